@@ -1,0 +1,6 @@
+//! had: the daemon of each node. One mechanism for membership, election, configuration and events on ZooKeeper.
+//!
+//! `node.rs` is the only place that builds real adapters; everything else is given what it needs.
+
+pub mod coordination;
+pub mod platform;
