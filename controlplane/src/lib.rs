@@ -4,3 +4,7 @@
 
 pub mod coordination;
 pub mod platform;
+pub mod error;
+pub mod master;
+pub mod security;
+pub mod shared;
