@@ -11,5 +11,6 @@ pub mod lease;
 pub mod membership;
 pub mod model;
 pub mod nodes;
+pub mod refusal;
 
 pub use model::*;

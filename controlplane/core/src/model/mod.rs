@@ -57,7 +57,13 @@ pub struct Envelope<T> {
 impl<T> Envelope<T> {
     /// The empty envelope that whoever adds an object creates, at term 0 (protocol R1).
     pub fn empty() -> Self {
-        Self { v: FORMAT, term: 0, write: String::new(), change: None, value: None }
+        Self {
+            v: FORMAT,
+            term: 0,
+            write: String::new(),
+            change: None,
+            value: None,
+        }
     }
 
     /// Revision of the object: the number of its last change, 0 if it never had one.
@@ -85,10 +91,16 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Errors
 /// [`StoredError`] if the bytes are not what this version can read.
 pub fn decode<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, StoredError> {
-    let malformed = |e: serde_json::Error| StoredError::Malformed { path: path.to_owned(), why: e.to_string() };
+    let malformed = |e: serde_json::Error| StoredError::Malformed {
+        path: path.to_owned(),
+        why: e.to_string(),
+    };
     let head: Head = serde_json::from_slice(bytes).map_err(malformed)?;
     if head.v > FORMAT {
-        return Err(StoredError::Newer { path: path.to_owned(), found: head.v });
+        return Err(StoredError::Newer {
+            path: path.to_owned(),
+            found: head.v,
+        });
     }
     serde_json::from_slice(bytes).map_err(malformed)
 }

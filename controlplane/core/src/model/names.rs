@@ -14,7 +14,10 @@ pub fn valid_name(name: &str) -> Result<(), NameError> {
     if name.is_empty() || name.len() > 63 {
         return Err(NameError("a name has 1 to 63 characters"));
     }
-    if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+    if !name
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    {
         return Err(NameError("a name has lower-case letters, digits and hyphens only"));
     }
     if !name.as_bytes()[0].is_ascii_lowercase() {
@@ -57,10 +60,18 @@ pub fn valid_address(address: &str) -> Result<(), NameError> {
         None => {
             !host.is_empty()
                 && host.len() <= 253
-                && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-')
+                && host
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'.' || b == b'-')
         }
     };
-    if ok { Ok(()) } else { Err(NameError("the host is a name, an IPv4 address or an IPv6 address in brackets")) }
+    if ok {
+        Ok(())
+    } else {
+        Err(NameError(
+            "the host is a name, an IPv4 address or an IPv6 address in brackets",
+        ))
+    }
 }
 
 #[cfg(test)]
@@ -72,7 +83,18 @@ mod tests {
         for good in ["n1", "a", "node-1", "db-eu-west-1a"] {
             assert!(valid_name(good).is_ok(), "{good}");
         }
-        for bad in ["", "1n", "-a", "a-", "A", "a_b", "a/b", "a.b", "\u{1b}[31m", &"a".repeat(64)] {
+        for bad in [
+            "",
+            "1n",
+            "-a",
+            "a-",
+            "A",
+            "a_b",
+            "a/b",
+            "a.b",
+            "\u{1b}[31m",
+            &"a".repeat(64),
+        ] {
             assert!(valid_name(bad).is_err(), "{bad}");
         }
     }

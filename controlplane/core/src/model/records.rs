@@ -370,5 +370,8 @@ pub fn change_name(seq: u64) -> String {
 
 /// The number in a change's znode name.
 pub fn change_seq(name: &str) -> Option<u64> {
-    name.strip_prefix("c-").filter(|d| d.len() == 12 && d.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()
+    name.strip_prefix("c-")
+        .filter(|d| d.len() == 12 && d.bytes().all(|b| b.is_ascii_digit()))?
+        .parse()
+        .ok()
 }
