@@ -54,7 +54,17 @@ impl Keeper {
         path: &str,
     ) -> Keeper {
         let last = clock.boottime();
-        Keeper { cell, clock, session, timeout, path: path.to_owned(), version: None, unsettled: false, seq: 0, last }
+        Keeper {
+            cell,
+            clock,
+            session,
+            timeout,
+            path: path.to_owned(),
+            version: None,
+            unsettled: false,
+            seq: 0,
+            last,
+        }
     }
 
     /// The node it writes.
@@ -143,7 +153,12 @@ mod tests {
 
     impl HeartbeatPort for Node {
         async fn stat(&self, _: &str) -> Result<Stat> {
-            Ok(Stat { version: *self.version.lock().unwrap(), created: 1, modified: 1, owner: self.owner })
+            Ok(Stat {
+                version: *self.version.lock().unwrap(),
+                created: 1,
+                modified: 1,
+                owner: self.owner,
+            })
         }
 
         async fn write(&self, path: &str, _: &[u8], version: i32) -> Result<Stat> {
@@ -154,7 +169,11 @@ mod tests {
             if done {
                 *self.version.lock().unwrap() += 1;
             }
-            if answered { self.stat(path).await } else { Err(CoordError::Unknown(path.into())) }
+            if answered {
+                self.stat(path).await
+            } else {
+                Err(CoordError::Unknown(path.into()))
+            }
         }
     }
 
@@ -171,14 +190,20 @@ mod tests {
 
     fn keeper(clock: &Arc<Hand>) -> (Arc<SessionCell>, Keeper) {
         let cell = Arc::new(SessionCell::new());
-        (cell.clone(), Keeper::new(cell, clock.clone(), 7, Duration::from_secs(6), "/leases/n1"))
+        (
+            cell.clone(),
+            Keeper::new(cell, clock.clone(), 7, Duration::from_secs(6), "/leases/n1"),
+        )
     }
 
     #[tokio::test]
     async fn lease_counts_from_the_sending() {
         let clock = Arc::new(Hand(Mutex::new(Duration::from_secs(100))));
         let (cell, mut k) = keeper(&clock);
-        let node = Node { owner: 7, ..Node::default() };
+        let node = Node {
+            owner: 7,
+            ..Node::default()
+        };
         assert!(matches!(k.beat(&node).await, Beat::Acknowledged));
         assert_eq!(cell.lease().borrow().until, Some(Duration::from_secs(104)));
         *clock.0.lock().unwrap() = Duration::from_secs(107);
@@ -189,7 +214,10 @@ mod tests {
     async fn a_lost_reply_is_settled_and_a_foreign_write_is_the_end() {
         let clock = Arc::new(Hand::default());
         let (cell, mut k) = keeper(&clock);
-        let node = Node { owner: 7, ..Node::default() };
+        let node = Node {
+            owner: 7,
+            ..Node::default()
+        };
         for lost in [(true, false), (false, false)] {
             *node.script.lock().unwrap() = vec![lost];
             assert!(matches!(k.beat(&node).await, Beat::Missed(CoordError::Unknown(_))));
@@ -205,7 +233,14 @@ mod tests {
     async fn another_owner_is_the_end() {
         let clock = Arc::new(Hand::default());
         let (cell, mut k) = keeper(&clock);
-        assert!(matches!(k.beat(&Node { owner: 8, ..Node::default() }).await, Beat::Over(_)));
+        assert!(matches!(
+            k.beat(&Node {
+                owner: 8,
+                ..Node::default()
+            })
+            .await,
+            Beat::Over(_)
+        ));
         assert_eq!(cell.lease().borrow().until, None);
     }
 }

@@ -6,8 +6,11 @@
 //!
 //! This module must never retry a write whose outcome is unknown: see [`resolve`] for how such writes are settled.
 
+mod keeper;
 mod memory;
+mod path;
 pub mod resolve;
+mod session;
 mod zookeeper;
 
 use std::sync::Arc;
@@ -16,7 +19,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
-pub use memory::{Fault, FaultPlan, MemoryConnector, MemoryServer};
+pub use memory::{Fault, FaultPlan, MemoryConnector, MemoryServer, Spawner};
+pub use path::MAX_VALUE;
 pub use zookeeper::{ServerStatus, ZooKeeperConnector, ZooKeeperOptions, probe_server};
 
 /// What a stored value is, beside its bytes.

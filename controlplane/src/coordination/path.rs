@@ -16,7 +16,9 @@ pub(super) fn check_path(path: &str) -> Result<()> {
     if path.is_empty() {
         return Ok(());
     }
-    let Some(rest) = path.strip_prefix('/') else { return Err(CoordError::Invalid(shown(path))) };
+    let Some(rest) = path.strip_prefix('/') else {
+        return Err(CoordError::Invalid(shown(path)));
+    };
     let segments = rest.split('/').all(|s| !matches!(s, "" | "." | ".."));
     if segments && path.len() <= MAX_PATH && path.chars().all(allowed) {
         Ok(())
@@ -31,13 +33,19 @@ pub(super) fn check_value(path: &str, data: &[u8]) -> Result<()> {
         Ok(())
     } else {
         let size = data.len();
-        Err(CoordError::Invalid(format!("{path}: a value of {size} bytes, the limit is {MAX_VALUE}")))
+        Err(CoordError::Invalid(format!(
+            "{path}: a value of {size} bytes, the limit is {MAX_VALUE}"
+        )))
     }
 }
 
 /// Checks that a version is one: ZooKeeper takes -1 for "whatever it is", which no caller may mean.
 pub(super) fn check_version(path: &str, version: i32) -> Result<()> {
-    if version >= 0 { Ok(()) } else { Err(CoordError::Invalid(format!("{path}: version {version}"))) }
+    if version >= 0 {
+        Ok(())
+    } else {
+        Err(CoordError::Invalid(format!("{path}: version {version}")))
+    }
 }
 
 /// The parent of a path that is not the root: `/a/b` lies in `/a`, and `/a` in the root.
@@ -65,7 +73,20 @@ mod tests {
             assert!(check_path(good).is_ok(), "{good:?}");
         }
         let long = format!("/{}", "x".repeat(MAX_PATH));
-        for bad in ["a", "/", "/a/", "//a", "/a//b", "/./a", "/a/..", "/a\0b", "/a\nb", "/\u{7f}", "/\u{1f600}", &long] {
+        for bad in [
+            "a",
+            "/",
+            "/a/",
+            "//a",
+            "/a//b",
+            "/./a",
+            "/a/..",
+            "/a\0b",
+            "/a\nb",
+            "/\u{7f}",
+            "/\u{1f600}",
+            &long,
+        ] {
             assert!(matches!(check_path(bad), Err(CoordError::Invalid(_))), "{bad:?}");
         }
         assert_eq!((parent("/a/b"), parent("/a")), ("/a", ""));

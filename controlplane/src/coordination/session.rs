@@ -179,7 +179,10 @@ mod tests {
         assert_eq!(*cell.state().borrow(), SessionState::Lost("first".into()));
         assert_eq!(cell.lease().borrow().until, None);
         assert!(watch.has_fired());
-        assert!(cell.watch(WatchKind::Children, "/b").has_fired(), "a watch on a dead session fires at once");
+        assert!(
+            cell.watch(WatchKind::Children, "/b").has_fired(),
+            "a watch on a dead session fires at once"
+        );
         assert_eq!(cell.gate(), Err(CoordError::SessionLost("first".into())));
     }
 
