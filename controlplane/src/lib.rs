@@ -8,3 +8,4 @@ pub mod error;
 pub mod master;
 pub mod security;
 pub mod shared;
+pub mod watch;

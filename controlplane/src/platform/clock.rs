@@ -19,7 +19,9 @@ impl Clock for SystemClock {
     fn boottime(&self) -> Duration {
         use nix::time::{ClockId, clock_gettime};
         // CLOCK_BOOTTIME exists on every kernel Rust supports; the fallback keeps the type total.
-        clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+        clock_gettime(ClockId::CLOCK_BOOTTIME)
+            .map(Duration::from)
+            .unwrap_or_default()
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -32,7 +34,9 @@ impl Clock for SystemClock {
     }
 
     fn wall_ms(&self) -> i64 {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
         i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
     }
 }
