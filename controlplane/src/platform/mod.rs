@@ -19,9 +19,9 @@ pub use file::{DirLock, write_atomic};
 pub use private::{Exposure, exposure};
 pub use usage::{CpuTimes, Memory, cores, cpu_times, daemon_rss, disk, memory};
 #[cfg(unix)]
-pub use unix::{Signals, boot_id, isolate, kill_tree};
+pub use unix::{Signals, boot_id, isolate, kill_tree, process_alive};
 #[cfg(windows)]
-pub use windows::{Signals, boot_id, isolate, kill_tree};
+pub use windows::{Signals, boot_id, isolate, kill_tree, process_alive};
 
 /// What the operating system, or whoever is at its keyboard, wants of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

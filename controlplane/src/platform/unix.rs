@@ -61,6 +61,15 @@ pub fn kill_tree(pid: u32) {
     }
 }
 
+/// Whether a process of this number exists. Numbers are used again: only a `false` proves something.
+pub fn process_alive(pid: u32) -> bool {
+    match i32::try_from(pid) {
+        Ok(pid) if pid > 0 => nix::sys::signal::kill(Pid::from_raw(pid), None) != Err(nix::errno::Errno::ESRCH),
+        // No process has such a number, but that proves nothing about whoever wrote it.
+        _ => true,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +79,16 @@ mod tests {
         let id = boot_id();
         assert!(!id.is_empty() && !id.contains(char::is_whitespace), "{id}");
         assert_eq!(id, boot_id());
+    }
+
+    #[test]
+    fn processes_are_found() {
+        assert!(process_alive(std::process::id()));
+        assert!(process_alive(1), "it exists, though it may be another's");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(!process_alive(child.id()));
+        assert!(process_alive(0) && process_alive(u32::MAX));
     }
 
     #[tokio::test]

@@ -65,3 +65,15 @@ pub fn kill_tree(pid: u32) {
     // It needs no waiting for: the caller waits for the process itself.
     drop(kill);
 }
+
+/// Whether a process of this number exists. Numbers are used again: only a `false` proves something.
+pub fn process_alive(pid: u32) -> bool {
+    use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+    if pid == 0 {
+        return true;
+    }
+    let pid = Pid::from_u32(pid);
+    let mut system = System::new();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, ProcessRefreshKind::nothing());
+    system.process(pid).is_some()
+}
