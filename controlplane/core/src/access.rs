@@ -185,6 +185,20 @@ pub enum Refusal {
     BadSerial,
 }
 
+impl From<Refusal> for crate::refusal::Refusal {
+    fn from(refusal: Refusal) -> Self {
+        let (code, next) = match refusal {
+            Refusal::UserExists => ("HA0205", "hactl user list"),
+            Refusal::UserUnknown => ("HA0206", "hactl user list"),
+            Refusal::UserRevoked => ("HA0206", "hactl user add NAME --role ROLE"),
+            Refusal::LastAdmin => ("HA0207", "hactl user add NAME --role admin"),
+            Refusal::NodeUnknown => ("HA0302", "hactl node list"),
+            Refusal::BadSerial => return Self::new("HA0009", refusal.to_string()),
+        };
+        Self::new(code, refusal.to_string()).next(next)
+    }
+}
+
 /// The record after a change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
