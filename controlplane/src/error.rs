@@ -35,7 +35,12 @@ impl std::error::Error for ApiError {}
 impl ApiError {
     /// An error of this code.
     pub fn new(code: &'static Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), why: Vec::new(), next: Vec::new() }
+        Self {
+            code,
+            message: message.into(),
+            why: Vec::new(),
+            next: Vec::new(),
+        }
     }
 
     /// Adds a reason.
@@ -79,7 +84,9 @@ impl From<ApiError> for tonic::Status {
             details: Default::default(),
         };
         let mut status = tonic::Status::new(e.grpc_code(), e.message);
-        status.metadata_mut().insert_bin(ERROR_DETAIL, MetadataValue::from_bytes(&detail.encode_to_vec()));
+        status
+            .metadata_mut()
+            .insert_bin(ERROR_DETAIL, MetadataValue::from_bytes(&detail.encode_to_vec()));
         status
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! `node.rs` is the only place that builds real adapters; everything else is given what it needs.
 
+pub mod agent;
+pub mod config;
 pub mod coordination;
 pub mod platform;
 pub mod error;
@@ -9,3 +11,6 @@ pub mod master;
 pub mod security;
 pub mod shared;
 pub mod watch;
+pub mod election;
+pub mod registration;
+pub mod session;

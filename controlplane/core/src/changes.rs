@@ -83,10 +83,11 @@ mod tests {
         }
 
         #[test]
-        fn trimming_keeps_the_newest(first in 1u64..1000, count in 0u64..1500, keep in 1u64..1000) {
+        fn trimming_keeps_the_newest(first in 1u64..1000, count in 0u64..600, keep in 1u64..400) {
             let names: Vec<String> = (first..first + count).map(change_name).collect();
             let out = trimmable(&names, keep);
-            prop_assert!(out.iter().all(|s| s + keep <= tail(&names)));
+            let newest = tail(&names);
+            prop_assert!(out.iter().all(|s| s + keep <= newest));
             prop_assert!(out.is_empty() || out.len() as u64 >= TRIM_STEP);
             prop_assert!(out.windows(2).all(|w| w[0] < w[1]));
         }

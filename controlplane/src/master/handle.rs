@@ -103,7 +103,10 @@ pub enum HubQuery {
         reply: oneshot::Sender<mpsc::Receiver<Result<v1::Change, ApiError>>>,
     },
     /// Kept changes.
-    Changes(v1::ListChangesRequest, oneshot::Sender<Result<v1::ListChangesResponse, ApiError>>),
+    Changes(
+        v1::ListChangesRequest,
+        oneshot::Sender<Result<v1::ListChangesResponse, ApiError>>,
+    ),
     /// Operations.
     Operations(oneshot::Sender<Vec<v1::Operation>>),
     /// One operation, live until it is finished.
@@ -153,7 +156,10 @@ impl Handle {
     /// [`codes::OUTCOME_UNKNOWN`] when it ended before the answer.
     pub async fn change(&self, caller: Caller, request: Request) -> Result<v1::ChangeResult, ApiError> {
         let (reply, answer) = oneshot::channel();
-        self.commands.send(Command::Change { caller, request, reply }).await.map_err(|_| electing())?;
+        self.commands
+            .send(Command::Change { caller, request, reply })
+            .await
+            .map_err(|_| electing())?;
         // Changes carry a request id, so trying again at the next master is safe.
         answer.await.unwrap_or_else(|_| Err(electing()))
     }

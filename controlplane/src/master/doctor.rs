@@ -1,0 +1,210 @@
+//! What the cluster finds wrong or risky with itself: each check says what it saw and what to do.
+
+use ha_core::alert::CLOCK_SKEW_MS;
+use ha_proto::v1;
+
+fn check(name: &str, severity: v1::Severity, text: impl Into<String>, hint: impl Into<String>) -> v1::DoctorCheck {
+    v1::DoctorCheck {
+        name: name.to_owned(),
+        severity: severity.into(),
+        text: text.into(),
+        hint: hint.into(),
+    }
+}
+
+fn good(name: &str, text: impl Into<String>) -> v1::DoctorCheck {
+    check(name, v1::Severity::Info, text, "")
+}
+
+/// Examines the state.
+pub(super) fn report(state: &v1::ClusterState) -> v1::DoctorReport {
+    let mut checks = vec![zookeeper(state), zookeeper_versions(state), session_timeout(state)];
+    checks.extend(zookeeper_size(state));
+    checks.push(eligible(state));
+    checks.push(versions(state));
+    checks.push(clocks(state));
+    checks.extend(maintenance(state));
+    checks.extend(state.alerts.iter().map(|a| {
+        check(
+            &format!("alert.{}", a.id.replace('/', ".")),
+            a.severity(),
+            format!("{}: {}", a.subject, a.text),
+            &a.hint,
+        )
+    }));
+    v1::DoctorReport { checks }
+}
+
+fn zookeeper(state: &v1::ClusterState) -> v1::DoctorCheck {
+    const NAME: &str = "zookeeper.quorum";
+    let (all, up) = (
+        state.zookeeper.len(),
+        state.zookeeper.iter().filter(|s| s.reachable).count(),
+    );
+    if all == 0 {
+        return check(
+            NAME,
+            v1::Severity::Warning,
+            "the servers have not been looked at yet",
+            "try again in a few seconds",
+        );
+    }
+    if up == all {
+        return good(NAME, format!("{up} of {all} servers answer"));
+    }
+    let down: Vec<&str> = state
+        .zookeeper
+        .iter()
+        .filter(|s| !s.reachable)
+        .map(|s| s.address.as_str())
+        .collect();
+    let severity = if up * 2 <= all {
+        v1::Severity::Error
+    } else {
+        v1::Severity::Warning
+    };
+    check(
+        NAME,
+        severity,
+        format!("{up} of {all} servers answer; not {}", down.join(", ")),
+        "start the missing servers",
+    )
+}
+
+fn zookeeper_size(state: &v1::ClusterState) -> Option<v1::DoctorCheck> {
+    const NAME: &str = "zookeeper.size";
+    match state.zookeeper.len() {
+        0 => None,
+        1 => Some(check(
+            NAME,
+            v1::Severity::Warning,
+            "one ZooKeeper server: nothing can be decided while it is down",
+            "use three servers, on machines of their own where possible",
+        )),
+        n if n % 2 == 0 => Some(check(
+            NAME,
+            v1::Severity::Warning,
+            format!("{n} ZooKeeper servers tolerate no more losses than {}", n - 1),
+            "use an odd number of servers",
+        )),
+        n => Some(good(NAME, format!("{n} servers tolerate the loss of {}", (n - 1) / 2))),
+    }
+}
+
+fn zookeeper_versions(state: &v1::ClusterState) -> v1::DoctorCheck {
+    const NAME: &str = "zookeeper.version";
+    let mut versions: Vec<&str> = state
+        .zookeeper
+        .iter()
+        .map(|s| s.version.as_str())
+        .filter(|v| !v.is_empty())
+        .collect();
+    versions.sort_unstable();
+    versions.dedup();
+    match versions.as_slice() {
+        [] => good(NAME, "the servers do not tell their version (4lw srvr is not allowed)"),
+        [one] => good(NAME, format!("all servers run {one}")),
+        many => check(
+            NAME,
+            v1::Severity::Warning,
+            format!("the servers run different versions: {}", many.join(", ")),
+            "bring them to one version",
+        ),
+    }
+}
+
+fn session_timeout(state: &v1::ClusterState) -> v1::DoctorCheck {
+    const NAME: &str = "zookeeper.session";
+    let ms = state.session_timeout_ms;
+    if ms > 10_000 {
+        let text = format!("the session timeout is {ms} ms: a lost node is noticed only then");
+        return check(NAME, v1::Severity::Warning, text, "4000 ms is advised");
+    }
+    good(
+        NAME,
+        format!("session timeout {ms} ms, granted by every server a session was opened with"),
+    )
+}
+
+fn alive(node: &v1::Node) -> bool {
+    use v1::NodeState::{Cordoned, Draining, Online};
+    node.status
+        .as_ref()
+        .is_some_and(|s| matches!(s.state(), Online | Cordoned | Draining))
+}
+
+fn eligible(state: &v1::ClusterState) -> v1::DoctorCheck {
+    const NAME: &str = "master.eligible";
+    let able = |n: &&v1::Node| alive(n) && n.spec.as_ref().is_some_and(|s| s.master_eligible && !s.cordoned);
+    match state.nodes.iter().filter(able).count() {
+        0 | 1 => check(
+            NAME,
+            v1::Severity::Warning,
+            "no other online node may become master if this one is lost",
+            "hactl node set NODE --eligible true, or hactl node uncordon NODE",
+        ),
+        n => good(NAME, format!("{n} online nodes may be master")),
+    }
+}
+
+fn versions(state: &v1::ClusterState) -> v1::DoctorCheck {
+    const NAME: &str = "node.version";
+    let mut versions: Vec<&str> = state
+        .nodes
+        .iter()
+        .filter(|n| alive(n))
+        .filter_map(|n| n.status.as_ref().map(|s| s.version.as_str()))
+        .filter(|v| !v.is_empty())
+        .collect();
+    versions.sort_unstable();
+    versions.dedup();
+    if versions.len() > 1 {
+        let text = format!("the nodes run different versions of had: {}", versions.join(", "));
+        return check(NAME, v1::Severity::Warning, text, "finish the upgrade");
+    }
+    good(
+        NAME,
+        format!("all online nodes run had {}", versions.first().unwrap_or(&"-")),
+    )
+}
+
+fn clocks(state: &v1::ClusterState) -> v1::DoctorCheck {
+    const NAME: &str = "node.clock";
+    let worst = state
+        .nodes
+        .iter()
+        .filter(|n| alive(n))
+        .filter_map(|n| n.status.as_ref().map(|s| (s.clock_skew_ms.abs(), n.name.as_str())))
+        .max();
+    match worst {
+        Some((skew, node)) if skew > CLOCK_SKEW_MS => check(
+            NAME,
+            v1::Severity::Warning,
+            format!("the clock of {node} differs from the master's by {skew} ms"),
+            "check the time service; leases do not depend on it, certificates and logs do",
+        ),
+        Some((skew, _)) => good(NAME, format!("clocks differ by at most {skew} ms")),
+        None => good(NAME, "no node is online"),
+    }
+}
+
+fn maintenance(state: &v1::ClusterState) -> Option<v1::DoctorCheck> {
+    let m = state.maintenance.as_ref().filter(|m| m.on)?;
+    let open = m.until_unix_ms == 0;
+    let text = if open {
+        "maintenance is on without an end"
+    } else {
+        "maintenance is on"
+    };
+    let severity = if open {
+        v1::Severity::Warning
+    } else {
+        v1::Severity::Info
+    };
+    Some(check(
+        "cluster.maintenance",
+        severity,
+        text,
+        "hactl cluster maintenance off",
+    ))
+}

@@ -1,0 +1,592 @@
+//! The hub: fans the master's state out to watchers, followers and agents.
+//!
+//! It lives inside the master's future and ends with it. Watchers get a snapshot and then deltas over a bounded queue; one
+//! that does not keep up is ended and starts over. Followers of the change log never lose an entry: each reads at its own
+//! pace, from memory where it can and from ZooKeeper where it must. The hub must never wait for any of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use ha_proto::{codes, v1};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::handle::HubQuery;
+use super::store::read_changes;
+use super::view;
+use crate::coordination::Coordinator;
+use crate::error::ApiError;
+use crate::platform::Clock;
+
+/// Frames a watcher may lag behind.
+const WATCHER_QUEUE: usize = 256;
+/// Frames kept for watchers that resume.
+const KEPT_FRAMES: usize = 512;
+/// Entries of the change log kept in memory.
+pub(super) const KEPT_CHANGES: usize = 512;
+/// Entries a snapshot carries.
+const SNAPSHOT_CHANGES: usize = 100;
+/// How often measurements are passed on; changes are passed on at once.
+const MEASUREMENTS_EVERY: Duration = Duration::from_millis(500);
+/// A stream on which nothing happens shows at this interval that it lives.
+const BEAT_EVERY: Duration = Duration::from_secs(1);
+/// Greatest number of entries one list returns.
+const LIST_LIMIT: u32 = 5000;
+
+/// What the master tells the hub.
+#[derive(Debug)]
+pub(super) enum Update {
+    /// A node, whole. `urgent` unless only measurements differ.
+    Node(Box<v1::Node>, bool),
+    /// A node is shown no more.
+    NodeGone(String),
+    /// An entry of the change log.
+    Change(v1::Change),
+    /// All alerts.
+    Alerts(Vec<v1::Alert>),
+    /// The ZooKeeper servers.
+    ZooKeeper(Vec<v1::ZooKeeperServer>),
+    /// Maintenance.
+    Maintenance(v1::Maintenance),
+    /// An operation.
+    Operation(v1::Operation),
+    /// An operation is kept no more.
+    OperationGone(String),
+    /// All users and nodes' certificates.
+    Users(Vec<v1::User>),
+}
+
+/// The change log in memory, shared with the followers' futures.
+struct Log {
+    kept: Mutex<VecDeque<Arc<v1::Change>>>,
+    tail: watch::Sender<u64>,
+    oldest: u64,
+    c: Arc<dyn Coordinator>,
+}
+
+/// The operations, shared with the futures that watch one.
+struct Operations {
+    all: Mutex<BTreeMap<String, v1::Operation>>,
+    version: watch::Sender<u64>,
+}
+
+/// What the hub starts from.
+pub(super) struct Start {
+    /// The state, without nodes and changes.
+    pub(super) state: v1::ClusterState,
+    /// The newest entries of the log, oldest first.
+    pub(super) changes: Vec<v1::Change>,
+    /// Number of the newest entry.
+    pub(super) tail: u64,
+    /// Number of the oldest entry in ZooKeeper.
+    pub(super) oldest: u64,
+}
+
+/// See the module.
+pub(super) struct Hub {
+    state: v1::ClusterState,
+    nodes: BTreeMap<String, v1::Node>,
+    users: Vec<v1::User>,
+    delta: v1::Delta,
+    dirty_nodes: BTreeMap<String, bool>,
+    urgent: bool,
+    seq: u64,
+    frames: VecDeque<v1::WatchFrame>,
+    watchers: Vec<mpsc::Sender<Result<v1::WatchFrame, ApiError>>>,
+    followers: FuturesUnordered<BoxFuture<'static, ()>>,
+    log: Arc<Log>,
+    operations: Arc<Operations>,
+    clock: Arc<dyn Clock>,
+}
+
+fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Hub {
+    /// A hub that nobody watches yet.
+    pub(super) fn new(start: Start, c: Arc<dyn Coordinator>, clock: Arc<dyn Clock>) -> Self {
+        let kept = start.changes.into_iter().map(Arc::new).collect();
+        let log = Log {
+            kept: Mutex::new(kept),
+            tail: watch::Sender::new(start.tail),
+            oldest: start.oldest,
+            c,
+        };
+        Self {
+            state: v1::ClusterState {
+                revision: start.tail,
+                ..start.state
+            },
+            nodes: BTreeMap::new(),
+            users: Vec::new(),
+            delta: v1::Delta::default(),
+            dirty_nodes: BTreeMap::new(),
+            urgent: false,
+            seq: 0,
+            frames: VecDeque::new(),
+            watchers: Vec::new(),
+            followers: FuturesUnordered::new(),
+            log: Arc::new(log),
+            operations: Arc::new(Operations {
+                all: Mutex::new(BTreeMap::new()),
+                version: watch::Sender::new(0),
+            }),
+            clock,
+        }
+    }
+
+    /// Serves until the master's future is dropped or `updates` ends.
+    pub(super) async fn run(
+        mut self,
+        mut updates: mpsc::UnboundedReceiver<Update>,
+        mut queries: mpsc::Receiver<HubQuery>,
+    ) {
+        let mut measurements = tokio::time::interval(MEASUREMENTS_EVERY);
+        measurements.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last_frame = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                update = updates.recv() => {
+                    let Some(update) = update else { return };
+                    self.apply(update);
+                    while let Ok(more) = updates.try_recv() {
+                        self.apply(more);
+                    }
+                    if self.urgent {
+                        self.flush();
+                        last_frame = Instant::now();
+                    }
+                }
+                query = queries.recv() => match query {
+                    Some(query) => self.answer(query),
+                    None => return,
+                },
+                _ = measurements.tick() => {
+                    if !self.dirty_nodes.is_empty() {
+                        self.flush();
+                        last_frame = Instant::now();
+                    } else if last_frame.elapsed() >= BEAT_EVERY {
+                        self.beat();
+                        last_frame = Instant::now();
+                    }
+                }
+                Some(()) = self.followers.next(), if !self.followers.is_empty() => {}
+            }
+        }
+    }
+
+    fn apply(&mut self, update: Update) {
+        match update {
+            Update::Node(node, urgent) => {
+                self.urgent |= urgent;
+                self.dirty_nodes.insert(node.name.clone(), true);
+                self.nodes.insert(node.name.clone(), *node);
+                return;
+            }
+            Update::NodeGone(name) => {
+                if self.nodes.remove(&name).is_none() {
+                    return;
+                }
+                self.dirty_nodes.insert(name, false);
+            }
+            Update::Change(change) => self.add_change(change),
+            Update::Alerts(alerts) => {
+                if self.state.alerts == alerts {
+                    return;
+                }
+                self.state.alerts.clone_from(&alerts);
+                self.delta.alerts = Some(v1::AlertList { alerts });
+            }
+            Update::ZooKeeper(servers) => {
+                if self.state.zookeeper == servers {
+                    return;
+                }
+                self.state.zookeeper.clone_from(&servers);
+                self.delta.zookeeper = Some(v1::ZooKeeperList { servers });
+            }
+            Update::Maintenance(maintenance) => {
+                self.state.maintenance = Some(maintenance.clone());
+                self.delta.maintenance = Some(maintenance);
+            }
+            Update::Operation(op) => {
+                lock(&self.operations.all).insert(op.id.clone(), op);
+                self.operations.version.send_modify(|v| *v += 1);
+                return;
+            }
+            Update::OperationGone(id) => {
+                lock(&self.operations.all).remove(&id);
+                self.operations.version.send_modify(|v| *v += 1);
+                return;
+            }
+            Update::Users(users) => {
+                self.users = users;
+                return;
+            }
+        }
+        self.urgent = true;
+    }
+
+    fn add_change(&mut self, change: v1::Change) {
+        self.state.revision = change.seq;
+        self.delta.revision = change.seq;
+        self.delta.changes.push(change.clone());
+        let seq = change.seq;
+        {
+            let mut kept = lock(&self.log.kept);
+            kept.push_back(Arc::new(change));
+            if kept.len() > KEPT_CHANGES {
+                kept.pop_front();
+            }
+        }
+        self.log.tail.send_replace(seq);
+    }
+
+    fn frame(&mut self, body: v1::watch_frame::Body) -> v1::WatchFrame {
+        v1::WatchFrame {
+            seq: self.seq,
+            term: self.state.master.as_ref().map_or(0, |m| m.term),
+            server_unix_ms: self.clock.wall_ms(),
+            body: Some(body),
+        }
+    }
+
+    fn flush(&mut self) {
+        self.urgent = false;
+        let mut delta = std::mem::take(&mut self.delta);
+        for (name, present) in std::mem::take(&mut self.dirty_nodes) {
+            match self.nodes.get(&name).filter(|_| present) {
+                Some(node) => delta.nodes.push(node.clone()),
+                None => delta.removed_nodes.push(name),
+            }
+        }
+        delta.revision = self.state.revision;
+        self.seq += 1;
+        let frame = self.frame(v1::watch_frame::Body::Delta(delta));
+        self.send(&frame);
+        self.frames.push_back(frame);
+        if self.frames.len() > KEPT_FRAMES {
+            self.frames.pop_front();
+        }
+    }
+
+    fn beat(&mut self) {
+        let frame = self.frame(v1::watch_frame::Body::Beat(v1::Beat {}));
+        self.send(&frame);
+    }
+
+    fn send(&mut self, frame: &v1::WatchFrame) {
+        self.watchers.retain(|w| {
+            // The last place is for saying why the stream ends.
+            if w.capacity() <= 1 {
+                tracing::info!("a watcher did not keep up and was ended");
+                let e = ApiError::new(&codes::SLOW_WATCHER, "the watcher did not keep up; start over");
+                drop(w.try_send(Err(e)));
+                return false;
+            }
+            w.try_send(Ok(frame.clone())).is_ok()
+        });
+    }
+
+    fn snapshot(&self) -> v1::ClusterState {
+        let kept = lock(&self.log.kept);
+        let skip = kept.len().saturating_sub(SNAPSHOT_CHANGES);
+        v1::ClusterState {
+            nodes: self.nodes.values().cloned().collect(),
+            recent_changes: kept.iter().skip(skip).map(|c| (**c).clone()).collect(),
+            observed_unix_ms: self.clock.wall_ms(),
+            ..self.state.clone()
+        }
+    }
+
+    fn answer(&mut self, query: HubQuery) {
+        // Whoever asked may be gone: then the answer is dropped.
+        match query {
+            HubQuery::State(reply) => drop(reply.send(self.snapshot())),
+            HubQuery::Watch { request, reply } => drop(reply.send(self.watch(&request))),
+            HubQuery::Follow { from_seq, reply } => {
+                let (tx, rx) = mpsc::channel(64);
+                let from = if from_seq == 0 {
+                    *self.log.tail.borrow() + 1
+                } else {
+                    from_seq
+                };
+                let log = Arc::clone(&self.log);
+                self.followers.push(follow(log, from, tx).boxed());
+                drop(reply.send(rx));
+            }
+            HubQuery::Changes(request, reply) => {
+                let log = Arc::clone(&self.log);
+                let cluster = self.state.cluster.clone();
+                self.followers
+                    .push(async move { drop(reply.send(list(&log, &request, cluster).await)) }.boxed());
+            }
+            HubQuery::Operations(reply) => {
+                let mut all: Vec<v1::Operation> = lock(&self.operations.all).values().cloned().collect();
+                all.sort_by(|a, b| (b.created_unix_ms, &b.id).cmp(&(a.created_unix_ms, &a.id)));
+                drop(reply.send(all));
+            }
+            HubQuery::WatchOperation(id, reply) => {
+                if !lock(&self.operations.all).contains_key(&id) {
+                    let e =
+                        ApiError::new(&codes::OP_UNKNOWN, format!("there is no operation {id}")).next("hactl op list");
+                    drop(reply.send(Err(e)));
+                    return;
+                }
+                let (tx, rx) = mpsc::channel(16);
+                self.followers
+                    .push(watch_operation(Arc::clone(&self.operations), id, tx).boxed());
+                drop(reply.send(Ok(rx)));
+            }
+            HubQuery::Users(reply) => drop(reply.send(self.users.clone())),
+            HubQuery::Doctor(reply) => drop(reply.send(super::doctor::report(&self.snapshot()))),
+            HubQuery::Agent { node, reply, .. } => {
+                let (tx, rx) = mpsc::channel(64);
+                let term = self.state.master.as_ref().map_or(0, |m| m.term);
+                tracing::debug!(%node, "agent attached");
+                self.followers
+                    .push(feed_agent(Arc::clone(&self.log), term, Arc::clone(&self.clock), tx).boxed());
+                drop(reply.send(rx));
+            }
+        }
+    }
+
+    fn watch(&mut self, request: &v1::WatchRequest) -> mpsc::Receiver<Result<v1::WatchFrame, ApiError>> {
+        // What is not yet flushed belongs to a frame that the new watcher gets as well.
+        if self.urgent || !self.dirty_nodes.is_empty() {
+            self.flush();
+        }
+        let (tx, rx) = mpsc::channel(WATCHER_QUEUE);
+        let term = self.state.master.as_ref().map_or(0, |m| m.term);
+        let first_kept = self.frames.front().map_or(self.seq + 1, |f| f.seq);
+        let resumes = request.term == term && request.seq <= self.seq && request.seq + 1 >= first_kept;
+        let missed = usize::try_from(self.seq.saturating_sub(request.seq)).unwrap_or(usize::MAX);
+        if resumes && request.seq > 0 && missed < WATCHER_QUEUE / 2 {
+            for frame in self.frames.iter().filter(|f| f.seq > request.seq) {
+                drop(tx.try_send(Ok(frame.clone())));
+            }
+            // Even with nothing missed the watcher hears at once that it is live.
+            let beat = self.frame(v1::watch_frame::Body::Beat(v1::Beat {}));
+            drop(tx.try_send(Ok(beat)));
+        } else {
+            let snapshot = self.snapshot();
+            let frame = self.frame(v1::watch_frame::Body::Snapshot(snapshot));
+            drop(tx.try_send(Ok(frame)));
+        }
+        self.watchers.push(tx);
+        rx
+    }
+}
+
+/// Entries from `next` on that are in memory; `Err(first kept)` if `next` is older than those.
+fn in_memory(log: &Log, next: u64) -> Result<Vec<Arc<v1::Change>>, u64> {
+    let kept = lock(&log.kept);
+    match kept.front() {
+        Some(first) if next < first.seq => Err(first.seq),
+        _ => Ok(kept.iter().filter(|c| c.seq >= next).take(64).cloned().collect()),
+    }
+}
+
+/// An entry that stands for those no longer kept.
+pub(super) fn gap(from: u64, to: u64, wall_ms: i64) -> v1::Change {
+    v1::Change {
+        seq: to,
+        time_unix_ms: wall_ms,
+        kind: "log.gap".to_owned(),
+        subject: "changes".to_owned(),
+        severity: v1::Severity::Warning.into(),
+        text: format!("entries {from} to {to} are no longer kept"),
+        actor: "master".to_owned(),
+        ..v1::Change::default()
+    }
+}
+
+/// The next entries from `next` on, from memory or from ZooKeeper; empty when there are none yet.
+async fn next_changes(log: &Log, next: u64) -> Result<Vec<Arc<v1::Change>>, ApiError> {
+    let first_kept = match in_memory(log, next) {
+        Ok(changes) => return Ok(changes),
+        Err(first) => first,
+    };
+    if next < log.oldest {
+        return Ok(vec![Arc::new(gap(next, log.oldest - 1, 0))]);
+    }
+    let to = (first_kept - 1).min(next + 255);
+    let stored = read_changes(&*log.c, next, to).await?;
+    let mut changes = Vec::with_capacity(stored.len());
+    let mut expected = next;
+    for change in &stored {
+        // Trimmed meanwhile, or not readable: said, never skipped in silence.
+        if change.seq > expected {
+            changes.push(Arc::new(gap(expected, change.seq - 1, change.time_ms)));
+        }
+        changes.push(Arc::new(view::change(change)));
+        expected = change.seq + 1;
+    }
+    if expected <= to {
+        changes.push(Arc::new(gap(expected, to, 0)));
+    }
+    Ok(changes)
+}
+
+/// Sends the change log from `next` on, at the reader's pace, until the reader goes.
+async fn follow(log: Arc<Log>, mut next: u64, to: mpsc::Sender<Result<v1::Change, ApiError>>) {
+    let mut tail = log.tail.subscribe();
+    loop {
+        tail.borrow_and_update();
+        match next_changes(&log, next).await {
+            Err(e) => {
+                let _ = to.send(Err(e)).await;
+                return;
+            }
+            Ok(changes) if changes.is_empty() => tokio::select! {
+                changed = tail.changed() => if changed.is_err() { return },
+                () = to.closed() => return,
+            },
+            Ok(changes) => {
+                for change in changes {
+                    next = change.seq + 1;
+                    if to.send(Ok((*change).clone())).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Feeds a node's agent: welcome with the log's tail, then each new entry in order, and a sign of life every second.
+async fn feed_agent(log: Arc<Log>, term: u64, clock: Arc<dyn Clock>, to: mpsc::Sender<v1::MasterMessage>) {
+    use v1::master_message::Body;
+    let message = |body| v1::MasterMessage {
+        term,
+        server_unix_ms: clock.wall_ms(),
+        body: Some(body),
+    };
+    let mut tail = log.tail.subscribe();
+    let start = *tail.borrow_and_update();
+    if to
+        .send(message(Body::Welcome(v1::Welcome { tail_seq: start })))
+        .await
+        .is_err()
+    {
+        return;
+    }
+    let mut next = start + 1;
+    let mut beat = tokio::time::interval(BEAT_EVERY);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let changes = match next_changes(&log, next).await {
+            Ok(changes) => changes,
+            Err(e) => {
+                tracing::debug!("an agent's feed ends: {e}");
+                return;
+            }
+        };
+        let sent = if changes.is_empty() {
+            tokio::select! {
+                changed = tail.changed() => if changed.is_ok() { continue } else { return },
+                () = to.closed() => return,
+                _ = beat.tick() => to.send(message(Body::Beat(v1::Heartbeat {}))).await,
+            }
+        } else {
+            next = changes.last().map_or(next, |c| c.seq + 1);
+            let changes = changes.iter().map(|c| (**c).clone()).collect();
+            to.send(message(Body::Changes(v1::Changes { changes }))).await
+        };
+        if sent.is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch_operation(operations: Arc<Operations>, id: String, to: mpsc::Sender<v1::Operation>) {
+    let mut version = operations.version.subscribe();
+    let mut last = None;
+    loop {
+        version.borrow_and_update();
+        let now = lock(&operations.all).get(&id).cloned();
+        let Some(now) = now else { return };
+        let finished = now.state().is_final();
+        if last.as_ref() != Some(&now) {
+            if to.send(now.clone()).await.is_err() {
+                return;
+            }
+            last = Some(now);
+        }
+        if finished {
+            return;
+        }
+        tokio::select! {
+            changed = version.changed() => if changed.is_err() { return },
+            () = to.closed() => return,
+        }
+    }
+}
+
+fn concerns(change: &v1::Change, node: &str) -> bool {
+    change.subject == format!("node/{node}") || change.actor == format!("node/{node}")
+}
+
+/// Entries that match, oldest first: from `from_seq` on, or the newest `limit`.
+async fn list(
+    log: &Log,
+    request: &v1::ListChangesRequest,
+    cluster: String,
+) -> Result<v1::ListChangesResponse, ApiError> {
+    let limit = match request.limit {
+        0 => 50,
+        n => n.min(LIST_LIMIT),
+    } as usize;
+    let revision = *log.tail.borrow();
+    let wanted = |c: &v1::Change| {
+        c.time_unix_ms >= request.since_unix_ms
+            && c.kind.starts_with(&request.kind)
+            && (request.node.is_empty() || concerns(c, &request.node))
+    };
+    let mut found: VecDeque<v1::Change> = VecDeque::new();
+    if request.from_seq > 0 {
+        let mut next = request.from_seq;
+        while found.len() < limit && next <= revision {
+            let changes = next_changes(log, next).await?;
+            let Some(last) = changes.last() else { break };
+            next = last.seq + 1;
+            found.extend(
+                changes
+                    .iter()
+                    .filter(|c| wanted(c) || c.kind == "log.gap")
+                    .map(|c| (**c).clone()),
+            );
+        }
+        found.truncate(limit);
+    } else {
+        let kept: Vec<Arc<v1::Change>> = lock(&log.kept).iter().cloned().collect();
+        for c in kept.iter().rev().filter(|c| wanted(c)).take(limit) {
+            found.push_front((**c).clone());
+        }
+        // Older ones are in ZooKeeper only.
+        let mut before = kept.first().map_or(revision + 1, |c| c.seq);
+        while found.len() < limit && before > log.oldest {
+            let from = before.saturating_sub(256).max(log.oldest);
+            let older = read_changes(&*log.c, from, before - 1).await?;
+            for c in older.iter().rev().map(view::change).filter(|c| wanted(c)) {
+                if found.len() < limit {
+                    found.push_front(c);
+                }
+            }
+            if older.first().is_some_and(|c| c.time_ms < request.since_unix_ms) {
+                break;
+            }
+            before = from;
+        }
+    }
+    Ok(v1::ListChangesResponse {
+        changes: found.into(),
+        revision,
+        cluster,
+    })
+}

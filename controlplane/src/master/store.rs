@@ -1,0 +1,567 @@
+//! The fenced znodes as the acting master holds them: sealed once, then changed by compare-and-set, one change at a time.
+//!
+//! Each change is two writes in this order: the value with the change embedded, then the entry in the log. This module
+//! must never make a second change before the first one's entry is there, and never write outside the lease.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use ha_core::changes::{self, KEEP};
+use ha_core::{
+    AccessRecord, Assignment, Change, ClusterRecord, Envelope, FORMAT, MAX_VALUE, NodeRecord, OperationRecord,
+    Severity, StoredError, change_name, decode, encode, is_write,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::coordination::{CoordError, Coordinator, CreateMode, Lease, resolve};
+use crate::platform::Clock;
+
+/// Reads and seals under way at once.
+const PARALLEL: usize = 32;
+
+/// Why the master must stop, or why a change failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StoreError {
+    /// A higher term was found: another leads.
+    #[error("another master has sealed {0}")]
+    Deposed(String),
+    /// The lease has run out.
+    #[error("the lease has run out")]
+    LeaseOver,
+    /// The coordinator failed.
+    #[error(transparent)]
+    Coordinator(#[from] CoordError),
+    /// The value to be changed cannot be read, or the new one is too large.
+    #[error("{0}")]
+    Value(String),
+}
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// A sealed value and its version.
+#[derive(Debug, Clone)]
+pub(super) struct Stored<T> {
+    /// What is stored.
+    pub(super) envelope: Envelope<T>,
+    /// Its version.
+    pub(super) version: i32,
+}
+
+/// What a change is, without what the store adds.
+#[derive(Debug, Clone)]
+pub(super) struct Draft {
+    /// For instance `node.offline`.
+    pub(super) kind: &'static str,
+    /// For instance `node/n1`.
+    pub(super) subject: String,
+    /// How much it matters.
+    pub(super) severity: Severity,
+    /// One line for people.
+    pub(super) text: String,
+    /// Observation or reason.
+    pub(super) cause: String,
+    /// Who.
+    pub(super) actor: String,
+    /// The request's id, if one asked for it.
+    pub(super) request: String,
+}
+
+impl Draft {
+    /// A change that the master makes of its own accord.
+    pub(super) fn master(
+        kind: &'static str,
+        subject: impl Into<String>,
+        severity: Severity,
+        text: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            subject: subject.into(),
+            severity,
+            text: text.into(),
+            cause: String::new(),
+            actor: "master".to_owned(),
+            request: String::new(),
+        }
+    }
+
+    /// Adds what was observed.
+    #[must_use]
+    pub(super) fn cause(mut self, cause: impl Into<String>) -> Self {
+        self.cause = cause.into();
+        self
+    }
+}
+
+/// Everything the master has sealed.
+pub(super) struct Store {
+    c: Arc<dyn Coordinator>,
+    clock: Arc<dyn Clock>,
+    term: u64,
+    tail: u64,
+    oldest: u64,
+    /// `nodes/<n>`.
+    pub(super) nodes: BTreeMap<String, Stored<NodeRecord>>,
+    /// `assignments/<n>`.
+    pub(super) assignments: BTreeMap<String, Stored<Assignment>>,
+    /// `ops/<id>`.
+    pub(super) ops: BTreeMap<String, Stored<OperationRecord>>,
+    /// `cluster`.
+    pub(super) cluster: Stored<ClusterRecord>,
+    /// `access`.
+    pub(super) access: Stored<AccessRecord>,
+    /// Values that cannot be read, by path: shown, and left as they are.
+    pub(super) damaged: BTreeMap<String, StoredError>,
+    /// Changes that are in the log but not yet passed on.
+    pub(super) fresh: Vec<Change>,
+}
+
+/// Seals one znode: its term becomes ours, so that a deposed master's later write fails.
+async fn seal<T: Serialize + DeserializeOwned + Clone>(
+    c: &dyn Coordinator,
+    path: &str,
+    term: u64,
+) -> Result<std::result::Result<Stored<T>, StoredError>> {
+    loop {
+        let (bytes, stat) = read(c, path).await?;
+        let mut envelope = match decode::<Envelope<T>>(path, &bytes) {
+            Ok(e) => e,
+            Err(e) => return Ok(Err(e)),
+        };
+        if envelope.term > term {
+            return Err(StoreError::Deposed(path.to_owned()));
+        }
+        if envelope.term == term {
+            return Ok(Ok(Stored {
+                envelope,
+                version: stat.version,
+            }));
+        }
+        envelope.term = term;
+        envelope.write = uuid::Uuid::new_v4().to_string();
+        let write = envelope.write.clone();
+        match resolve::compare_and_set(c, path, &encode(&envelope), stat.version, |b| is_write(b, &write)).await {
+            Ok(stat) => {
+                return Ok(Ok(Stored {
+                    envelope,
+                    version: stat.version,
+                }));
+            }
+            // The one before us was still writing.
+            Err(CoordError::BadVersion(_)) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// Reads, waiting out a broken connection.
+async fn read(
+    c: &dyn Coordinator,
+    path: &str,
+) -> std::result::Result<(Vec<u8>, crate::coordination::Stat), CoordError> {
+    loop {
+        match c.read(path).await {
+            Err(CoordError::Unavailable(_) | CoordError::Unknown(_)) => resolve::wait_live(c).await?,
+            other => return other,
+        }
+    }
+}
+
+async fn children(c: &dyn Coordinator, path: &str) -> std::result::Result<Vec<String>, CoordError> {
+    loop {
+        match c.children(path).await {
+            Err(CoordError::Unavailable(_) | CoordError::Unknown(_)) => resolve::wait_live(c).await?,
+            other => return other,
+        }
+    }
+}
+
+/// A single value that cannot be read is led without, and left as it is: changing it is refused until it is mended.
+fn or_damaged<T>(
+    path: &str,
+    sealed: std::result::Result<Stored<T>, StoredError>,
+    damaged: &mut BTreeMap<String, StoredError>,
+) -> Stored<T> {
+    sealed.unwrap_or_else(|e| {
+        tracing::error!("{e}; it is left as it is");
+        damaged.insert(path.to_owned(), e);
+        Stored {
+            envelope: Envelope::empty(),
+            version: -1,
+        }
+    })
+}
+
+/// Values that were sealed, and values that cannot be read, by name and path.
+type Sealed<T> = (BTreeMap<String, Stored<T>>, Vec<(String, StoredError)>);
+
+async fn seal_folder<T: Serialize + DeserializeOwned + Clone + Send>(
+    c: &dyn Coordinator,
+    folder: &str,
+    term: u64,
+) -> Result<Sealed<T>> {
+    let names = children(c, folder).await?;
+    let mut sealed = stream::iter(names)
+        .map(|name| async move {
+            let path = format!("{folder}/{name}");
+            let result = seal::<T>(c, &path, term).await?;
+            Ok::<_, StoreError>((name, path, result))
+        })
+        .buffer_unordered(PARALLEL);
+    let (mut good, mut bad) = (BTreeMap::new(), Vec::new());
+    while let Some((name, path, result)) = sealed.try_next().await? {
+        match result {
+            Ok(stored) => drop(good.insert(name, stored)),
+            Err(e) => bad.push((path, e)),
+        }
+    }
+    Ok((good, bad))
+}
+
+impl Store {
+    /// Seals everything for `term` and completes the change log.
+    ///
+    /// # Errors
+    /// [`StoreError::Deposed`] if a higher term was met; what the coordinator reports.
+    pub(super) async fn open(c: Arc<dyn Coordinator>, clock: Arc<dyn Clock>, term: u64) -> Result<Self> {
+        let s = &*c;
+        let ((nodes, bad_nodes), (assignments, bad_assignments), (ops, bad_ops), cluster, access) = futures::try_join!(
+            seal_folder::<NodeRecord>(s, "/nodes", term),
+            seal_folder::<Assignment>(s, "/assignments", term),
+            seal_folder::<OperationRecord>(s, "/ops", term),
+            seal::<ClusterRecord>(s, "/cluster", term),
+            seal::<AccessRecord>(s, "/access", term),
+        )?;
+        let mut damaged: BTreeMap<String, StoredError> =
+            bad_nodes.into_iter().chain(bad_assignments).chain(bad_ops).collect();
+        let cluster = or_damaged("/cluster", cluster, &mut damaged);
+        let access = or_damaged("/access", access, &mut damaged);
+        let names = children(s, "/changes").await?;
+        let tail = changes::tail(&names);
+        let oldest = names.iter().filter_map(|n| ha_core::change_seq(n)).min().unwrap_or(1);
+        let mut store = Self {
+            c: Arc::clone(&c),
+            clock,
+            term,
+            tail,
+            oldest,
+            nodes,
+            assignments,
+            ops,
+            cluster,
+            access,
+            damaged,
+            fresh: Vec::new(),
+        };
+        for change in store.embedded_after(tail) {
+            tracing::info!(
+                seq = change.seq,
+                "the last master left out an entry of the change log: appending it"
+            );
+            store.append(change).await?;
+        }
+        store.trim(&names).await;
+        Ok(store)
+    }
+
+    fn embedded_after(&self, tail: u64) -> Vec<Change> {
+        fn of<T>(map: &BTreeMap<String, Stored<T>>) -> impl Iterator<Item = &Change> {
+            map.values().filter_map(|s| s.envelope.change.as_ref())
+        }
+        let single = [&self.cluster.envelope.change, &self.access.envelope.change];
+        let all = of(&self.nodes).chain(of(&self.assignments)).chain(of(&self.ops));
+        changes::missing(all.chain(single.into_iter().flatten()), tail)
+    }
+
+    /// Number of the last change.
+    pub(super) fn revision(&self) -> u64 {
+        self.tail
+    }
+
+    /// Number of the oldest entry kept.
+    pub(super) fn oldest(&self) -> u64 {
+        self.oldest
+    }
+
+    fn check_lease(&self) -> Result<()> {
+        let lease: Lease = *self.c.lease().borrow();
+        if lease.holds(self.clock.boottime()) {
+            Ok(())
+        } else {
+            Err(StoreError::LeaseOver)
+        }
+    }
+
+    fn change(&self, draft: Draft, before: serde_json::Value, after: serde_json::Value) -> Change {
+        Change {
+            v: FORMAT,
+            seq: self.tail + 1,
+            time_ms: self.clock.wall_ms(),
+            kind: draft.kind.to_owned(),
+            subject: draft.subject,
+            severity: draft.severity,
+            text: draft.text,
+            before,
+            after,
+            cause: draft.cause,
+            actor: draft.actor,
+            term: self.term,
+            request: draft.request,
+            write: uuid::Uuid::new_v4().to_string(),
+        }
+    }
+
+    /// Appends an entry that no value carries: something observed, not something stored.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub(super) async fn note(
+        &mut self,
+        draft: Draft,
+        before: serde_json::Value,
+        after: serde_json::Value,
+    ) -> Result<u64> {
+        self.check_lease()?;
+        let change = self.change(draft, before, after);
+        self.append(change).await?;
+        Ok(self.tail)
+    }
+
+    async fn append(&mut self, change: Change) -> Result<()> {
+        let path = format!("/changes/{}", change_name(change.seq));
+        let write = change.write.clone();
+        let data = encode(&change);
+        loop {
+            let mine = |stored: &[u8], _: &_| is_write(stored, &write);
+            match resolve::create(&*self.c, &path, &data, CreateMode::Persistent, mine).await {
+                Ok(_) => break,
+                Err(CoordError::Exists(_)) => {
+                    // The one before us may have appended it after all; anything else there means that we are not alone.
+                    let (stored, _) = read(&*self.c, &path).await?;
+                    if is_write(&stored, &write) {
+                        break;
+                    }
+                    return Err(StoreError::Deposed(path));
+                }
+                Err(CoordError::Unavailable(_)) => resolve::wait_live(&*self.c).await?,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.tail = change.seq;
+        self.fresh.push(change);
+        Ok(())
+    }
+
+    /// Makes one change: sets `path` to `value` with the change embedded, then appends the entry.
+    async fn commit<T: Serialize + Clone>(
+        &mut self,
+        path: &str,
+        stored: &Stored<T>,
+        value: T,
+        draft: Draft,
+    ) -> Result<Stored<T>> {
+        self.check_lease()?;
+        if let Some(e) = self.damaged.get(path) {
+            return Err(StoreError::Value(e.to_string()));
+        }
+        let json = |v: &Option<T>| {
+            v.as_ref()
+                .and_then(|v| serde_json::to_value(v).ok())
+                .unwrap_or_default()
+        };
+        let after = Some(value);
+        let change = self.change(draft, json(&stored.envelope.value), json(&after));
+        let envelope = Envelope {
+            v: FORMAT,
+            term: self.term,
+            write: change.write.clone(),
+            change: Some(change.clone()),
+            value: after,
+        };
+        let data = encode(&envelope);
+        if data.len() > MAX_VALUE {
+            return Err(StoreError::Value(format!(
+                "{path} would be {} bytes, the limit is {MAX_VALUE}",
+                data.len()
+            )));
+        }
+        let mine = |b: &[u8]| is_write(b, &envelope.write);
+        let stat = loop {
+            match resolve::compare_and_set(&*self.c, path, &data, stored.version, mine).await {
+                Ok(stat) => break stat,
+                Err(CoordError::BadVersion(_)) => return Err(StoreError::Deposed(path.to_owned())),
+                Err(CoordError::Unavailable(_)) => {
+                    resolve::wait_live(&*self.c).await?;
+                    self.check_lease()?;
+                }
+                Err(e) => return Err(e.into()),
+            }
+        };
+        self.append(change).await?;
+        Ok(Stored {
+            envelope,
+            version: stat.version,
+        })
+    }
+
+    /// Creates an empty znode at term 0, or finds the one an earlier attempt left, and seals it.
+    async fn create_empty<T: Serialize + DeserializeOwned + Clone>(&self, path: &str) -> Result<Stored<T>> {
+        self.check_lease()?;
+        if let Some(e) = self.damaged.get(path) {
+            return Err(StoreError::Value(e.to_string()));
+        }
+        let empty = encode(&Envelope::<T>::empty());
+        loop {
+            match resolve::create(&*self.c, path, &empty, CreateMode::Persistent, |_, _| true).await {
+                Ok(_) | Err(CoordError::Exists(_)) => break,
+                Err(CoordError::Unavailable(_)) => resolve::wait_live(&*self.c).await?,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        seal::<T>(&*self.c, path, self.term)
+            .await?
+            .map_err(|e| StoreError::Value(e.to_string()))
+    }
+
+    /// Stores a node's record; adds the node if it is new.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and [`StoreError::Value`] for a value too large or damaged.
+    pub(super) async fn set_node(&mut self, name: &str, record: NodeRecord, draft: Draft) -> Result<()> {
+        let path = format!("/nodes/{name}");
+        let stored = match self.nodes.get(name) {
+            Some(stored) => stored.clone(),
+            None => self.create_empty(&path).await?,
+        };
+        if !self.assignments.contains_key(name) {
+            let assignment = self.create_empty(&format!("/assignments/{name}")).await?;
+            self.assignments.insert(name.to_owned(), assignment);
+        }
+        let stored = self.commit(&path, &stored, record, draft).await?;
+        self.nodes.insert(name.to_owned(), stored);
+        Ok(())
+    }
+
+    /// Stores what was concluded about a node.
+    ///
+    /// # Errors
+    /// As [`Store::set_node`].
+    pub(super) async fn set_assignment(&mut self, name: &str, value: Assignment, draft: Draft) -> Result<()> {
+        let path = format!("/assignments/{name}");
+        let stored = match self.assignments.get(name) {
+            Some(stored) => stored.clone(),
+            None => self.create_empty(&path).await?,
+        };
+        let stored = self.commit(&path, &stored, value, draft).await?;
+        self.assignments.insert(name.to_owned(), stored);
+        Ok(())
+    }
+
+    /// Stores an operation; creates it if it is new.
+    ///
+    /// # Errors
+    /// As [`Store::set_node`].
+    pub(super) async fn set_op(&mut self, id: &str, value: OperationRecord, draft: Draft) -> Result<()> {
+        let path = format!("/ops/{id}");
+        let stored = match self.ops.get(id) {
+            Some(stored) => stored.clone(),
+            None => self.create_empty(&path).await?,
+        };
+        let stored = self.commit(&path, &stored, value, draft).await?;
+        self.ops.insert(id.to_owned(), stored);
+        Ok(())
+    }
+
+    /// Stores the cluster's record.
+    ///
+    /// # Errors
+    /// As [`Store::set_node`].
+    pub(super) async fn set_cluster(&mut self, value: ClusterRecord, draft: Draft) -> Result<()> {
+        let stored = self.cluster.clone();
+        self.cluster = self.commit("/cluster", &stored, value, draft).await?;
+        Ok(())
+    }
+
+    /// Stores users and revocations.
+    ///
+    /// # Errors
+    /// As [`Store::set_node`].
+    pub(super) async fn set_access(&mut self, value: AccessRecord, draft: Draft) -> Result<()> {
+        let stored = self.access.clone();
+        self.access = self.commit("/access", &stored, value, draft).await?;
+        Ok(())
+    }
+
+    /// The newest `count` entries of the log, oldest first; entries that cannot be read are left out.
+    ///
+    /// # Errors
+    /// What the coordinator reports.
+    pub(super) async fn recent(&self, count: u64) -> Result<Vec<Change>> {
+        let from = self.oldest.max((self.tail + 1).saturating_sub(count));
+        read_changes(&*self.c, from, self.tail).await.map_err(StoreError::from)
+    }
+
+    /// Deletes old entries and finished operations, if enough have piled up. Failing to costs nothing but room.
+    async fn trim(&mut self, names: &[String]) {
+        for seq in changes::trimmable(names, KEEP) {
+            match self.c.delete(&format!("/changes/{}", change_name(seq)), 0).await {
+                Ok(()) | Err(CoordError::NotFound(_)) => self.oldest = seq + 1,
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Trims the log when it has grown by a step since the oldest entry.
+    pub(super) async fn trim_if_due(&mut self) {
+        if self.tail.saturating_sub(self.oldest) < KEEP + changes::TRIM_STEP {
+            return;
+        }
+        let names: Vec<String> = (self.oldest..=self.tail).map(change_name).collect();
+        self.trim(&names).await;
+    }
+
+    /// Forgets finished operations beyond the newest `keep`.
+    pub(super) async fn trim_ops(&mut self, keep: usize) {
+        let mut finished: Vec<(i64, String)> = self
+            .ops
+            .iter()
+            .filter_map(|(id, s)| Some((s.envelope.value.as_ref()?.finished_ms?, id.clone())))
+            .collect();
+        finished.sort_unstable();
+        let surplus = finished.len().saturating_sub(keep);
+        for (_, id) in finished.into_iter().take(surplus) {
+            let version = self.ops.get(&id).map_or(0, |s| s.version);
+            if self.c.delete(&format!("/ops/{id}"), version).await.is_err() {
+                return;
+            }
+            self.ops.remove(&id);
+        }
+    }
+}
+
+/// Reads the entries `from..=to` of the change log, leaving out those that are gone or cannot be read.
+///
+/// # Errors
+/// What the coordinator reports.
+pub(super) async fn read_changes(
+    c: &dyn Coordinator,
+    from: u64,
+    to: u64,
+) -> std::result::Result<Vec<Change>, CoordError> {
+    let mut entries = stream::iter(from..=to)
+        .map(|seq| async move {
+            let path = format!("/changes/{}", change_name(seq));
+            match read(c, &path).await {
+                Ok((bytes, _)) => Ok(decode::<Change>(&path, &bytes).ok().filter(|change| change.seq == seq)),
+                Err(CoordError::NotFound(_)) => Ok(None),
+                Err(e) => Err(e),
+            }
+        })
+        .buffered(PARALLEL);
+    let mut changes = Vec::new();
+    while let Some(entry) = entries.try_next().await? {
+        changes.extend(entry);
+    }
+    Ok(changes)
+}
