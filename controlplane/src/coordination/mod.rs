@@ -21,7 +21,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use memory::{Fault, FaultPlan, MemoryConnector, MemoryServer, Spawner};
 pub use path::MAX_VALUE;
-pub use zookeeper::{ServerStatus, ZooKeeperConnector, ZooKeeperOptions, probe_server};
+pub use zookeeper::{ServerLook, ServerStatus, ZooKeeperConnector, ZooKeeperOptions, look_at_server, probe_server};
 
 /// What a stored value is, beside its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -56,6 +56,11 @@ impl SessionCell {
         matches!(&*self.state.borrow(), SessionState::Lost(_))
     }
 
+    /// Whether the connection is broken or not verified.
+    pub(super) fn is_suspended(&self) -> bool {
+        *self.state.borrow() == SessionState::Suspended
+    }
+
     /// Refuses whatever is begun while the session is not live, so that nothing is queued to be carried out later.
     pub(super) fn gate(&self) -> Result<()> {
         match &*self.state.borrow() {
