@@ -35,6 +35,16 @@ pub enum Want {
     Newest,
 }
 
+impl Want {
+    /// Whether an answer to one is of use for the other.
+    pub(super) fn begins_like(&self, other: &Want) -> bool {
+        match (self, other) {
+            (Want::Entries { from: a, .. }, Want::Entries { from: b, .. }) => a == b,
+            _ => self == other,
+        }
+    }
+}
+
 /// What the log answers.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
@@ -54,7 +64,7 @@ pub enum Answer {
         /// Last number.
         to: u64,
     },
-    /// The number of the newest entry; 0 if there is none.
+    /// The number of the newest entry, as read after that was wanted; 0 if there is none.
     Newest(u64),
 }
 
@@ -76,8 +86,8 @@ pub struct Applier {
     pending: BTreeMap<u64, Change>,
     /// Greatest number heard of.
     tail: u64,
-    /// The master's log ends before our cursor: one of both is mistaken.
-    doubt: bool,
+    /// The master's log ends before our cursor, so one of both is mistaken: greatest number heard from it since.
+    doubt: Option<u64>,
 }
 
 impl Applier {
@@ -97,7 +107,7 @@ impl Applier {
     /// What has to be read from the log.
     pub fn want(&self) -> Option<Want> {
         let from = self.cursor?.checked_add(1)?;
-        if self.doubt {
+        if self.doubt.is_some() {
             return Some(Want::Newest);
         }
         let to = self.pending.keys().next().map_or(self.tail, |first| first - 1);
@@ -111,7 +121,7 @@ impl Applier {
             Input::Tail(tail) => match self.cursor {
                 None => self.begin(tail),
                 Some(cursor) => {
-                    self.doubt = tail < cursor;
+                    self.doubt = (tail < cursor).then_some(tail);
                     self.tail = self.tail.max(tail);
                 }
             },
@@ -145,6 +155,7 @@ impl Applier {
                 self.begin(change.seq.saturating_sub(1));
             }
             self.tail = self.tail.max(change.seq);
+            self.doubt = self.doubt.map(|heard| heard.max(change.seq));
             if change.seq == self.next() {
                 self.hand_on(change, out);
             } else if change.seq > self.next() {
@@ -159,7 +170,7 @@ impl Applier {
 
     fn hand_on(&mut self, change: Change, out: &mut Vec<Change>) {
         self.cursor = Some(change.seq);
-        self.doubt = false;
+        self.doubt = None;
         out.push(change);
     }
 
@@ -193,9 +204,7 @@ impl Applier {
 
     /// The log was asked where it ends, because a master said it ends before our cursor.
     fn settle(&mut self, newest: u64, now_ms: i64, applied: &mut Applied) {
-        if !std::mem::take(&mut self.doubt) {
-            return;
-        }
+        let Some(heard) = self.doubt.take() else { return };
         let Some(cursor) = self.cursor.filter(|c| newest < *c) else {
             return;
         };
@@ -203,7 +212,7 @@ impl Applier {
         let before = newest.saturating_sub(1);
         self.cursor = Some(before);
         self.pending.clear();
-        self.tail = newest;
+        self.tail = newest.max(heard);
         applied.restarted = Some(before);
         if newest > 0 {
             let mut change = gap_entry(newest, newest, "", now_ms);
@@ -234,4 +243,4 @@ fn gap_entry(from: u64, to: u64, why: &str, now_ms: i64) -> Change {
 
 #[cfg(test)]
 #[path = "applier_tests.rs"]
-mod tests;
+pub(super) mod tests;

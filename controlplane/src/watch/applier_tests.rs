@@ -94,9 +94,15 @@ fn a_log_that_was_started_over_is_followed() {
     let mut a = Applier::new(Some(50));
     a.apply(Input::Tail(10), 0);
     a.apply(streamed([11, 12]), 0);
-    let applied = a.apply(Input::Log(Answer::Newest(12)), 0);
-    assert_eq!((applied.restarted, seqs(&applied)), (Some(11), vec![12]));
+    let applied = a.apply(Input::Log(Answer::Newest(11)), 0);
+    assert_eq!((applied.restarted, seqs(&applied)), (Some(10), vec![11]));
     assert_eq!(applied.changes[0].kind, LOG_GAP);
+    assert_eq!(
+        a.want(),
+        Some(Want::Entries { from: 12, to: 12 }),
+        "heard, but after the log was looked at"
+    );
+    assert_eq!(seqs(&a.apply(Input::Log(Answer::Entries(vec![change(12)])), 0)), [12]);
     assert_eq!(seqs(&a.apply(streamed([13]), 0)), [13]);
 }
 
@@ -170,7 +176,10 @@ impl World {
                 Answer::Entries((from..=to.min(self.end).min(from + most - 1)).map(change).collect())
             }
         };
-        self.last_answer = Some(answer.clone());
+        // Where the log ends is asked anew each time; entries and what is known of them stay as they are.
+        if !matches!(answer, Answer::Newest(_)) {
+            self.last_answer = Some(answer.clone());
+        }
         self.apply(Input::Log(answer));
     }
 

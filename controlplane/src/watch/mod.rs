@@ -13,6 +13,7 @@ mod records;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use ha_core::{Change, Severity};
 use tokio::sync::{mpsc, watch};
 
@@ -43,16 +44,31 @@ pub async fn drive(
     if let Some(cursor) = applier.cursor() {
         feed.start(cursor);
     }
+    let mut reading: Option<(Want, BoxFuture<'static, Answer>)> = None;
     loop {
-        let input = match applier.want() {
-            None => inputs.recv().await,
-            // What streams in meanwhile is not held up by the reading.
-            Some(want) => tokio::select! {
-                input = inputs.recv() => input,
-                answer = fetch(session.clone(), want) => Some(Input::Log(answer)),
-            },
+        // What streams in meanwhile neither waits for a reading nor starts it anew.
+        let want = applier.want();
+        reading = match (reading, want) {
+            (Some((read, future)), Some(want)) if read.begins_like(&want) => Some((read, future)),
+            (_, Some(want)) => Some((want, Box::pin(fetch(session.clone(), want)))),
+            (_, None) => None,
         };
-        let Some(input) = input else { return };
+        let answer = async {
+            match &mut reading {
+                Some((_, future)) => future.await,
+                None => std::future::pending().await,
+            }
+        };
+        let input = tokio::select! {
+            input = inputs.recv() => match input {
+                Some(input) => input,
+                None => return,
+            },
+            answer = answer => {
+                reading = None;
+                Input::Log(answer)
+            }
+        };
         let applied = applier.apply(input, clock.wall_ms());
         for gap in applied.changes.iter().filter(|c| c.kind == LOG_GAP) {
             tracing::warn!(seq = gap.seq, "{}", gap.text);
@@ -139,3 +155,6 @@ pub fn from_wire(change: ha_proto::v1::Change) -> Change {
         write: String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! What every node does, master or not: it measures itself, reports to the master, brings the changes of the cluster to
+//! this machine and runs the commands that wait for them.
+//!
+//! Nothing here decides anything for the cluster. Nothing here may end the daemon: whatever goes wrong becomes a condition
+//! in the report and a line in the log.
+
+mod command;
+mod conditions;
+mod cursors;
+mod hooks;
+pub mod measure;
+mod report;
+mod state;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use ha_proto::v1;
+use tokio::sync::{mpsc, watch};
+use tonic::transport::Channel;
+
+pub use conditions::Conditions;
+pub use cursors::Cursors;
+pub use state::StateDir;
+
+use crate::config::Hook;
+use crate::error::ApiError;
+use crate::shared::Shared;
+use crate::watch::{Applier, Feed, drive};
+
+/// Reaches other daemons.
+#[async_trait]
+pub trait Dial: Send + Sync + 'static {
+    /// A channel to the daemon of this node at this address, proven to be that node's.
+    async fn dial(&self, node: &str, address: &str) -> Result<Channel, ApiError>;
+}
+
+/// What the agent is made of.
+pub struct Options {
+    /// Commands that run at changes.
+    pub hooks: Vec<Hook>,
+    /// How often the node reports.
+    pub interval: Duration,
+    /// The file system that is measured.
+    pub disk: PathBuf,
+    /// Where this daemon's own API can be dialled on this machine, for when it is master itself.
+    pub local_address: String,
+    /// Not-after time of the certificate in use, ms; asked at each report.
+    pub certificate_expires: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Operating system, for people.
+    pub os: String,
+}
+
+/// The agent's parts that others read.
+#[derive(Clone)]
+pub struct Agent {
+    /// What is wrong with the node.
+    pub conditions: Conditions,
+    /// The changes of the cluster.
+    pub feed: Feed,
+    /// The last measurement.
+    pub usage: watch::Receiver<v1::Usage>,
+}
+
+/// Prepares the agent; the returned future is its life, until the daemon is told to stop and its last report has gone.
+pub fn new(
+    shared: Shared,
+    denied: mpsc::Receiver<v1::Denied>,
+    dial: Arc<dyn Dial>,
+    state: StateDir,
+    options: Options,
+) -> (Agent, impl Future<Output = ()> + Send) {
+    let conditions = state.conditions();
+    let feed = Feed::new(shared.coordinator.clone(), shared.clock.clone());
+    let (usage_tx, usage) = watch::channel(v1::Usage::default());
+    let agent = Agent {
+        conditions: conditions.clone(),
+        feed: feed.clone(),
+        usage: usage.clone(),
+    };
+    let life = async move {
+        let cursors = Arc::new(Cursors::load(state.clone(), &shared.me.cluster_id).await);
+        let (inputs_tx, inputs) = mpsc::channel(64);
+        let reporter = report::Reporter {
+            shared: shared.clone(),
+            dial,
+            conditions: conditions.clone(),
+            usage,
+            inputs: inputs_tx,
+            feed: feed.clone(),
+            denied,
+            certificate_expires: options.certificate_expires,
+            interval: options.interval,
+            local_address: options.local_address,
+            os: options.os,
+        };
+        let applier = Applier::new(cursors.applied());
+        let helpers = async {
+            let hooks = options.hooks.into_iter().map(|hook| {
+                Box::pin(hooks::run(
+                    hook,
+                    shared.me.clone(),
+                    feed.clone(),
+                    cursors.clone(),
+                    conditions.clone(),
+                ))
+            });
+            tokio::join!(
+                drive(shared.coordinator.clone(), shared.clock.clone(), applier, inputs, &feed),
+                cursors.follow(&feed),
+                measure::run(options.disk, options.interval, usage_tx, state.clone()),
+                state.retry(),
+                join_all(hooks),
+            );
+        };
+        tokio::select! {
+            // It ends with the last report; the others have no end of their own.
+            () = Box::pin(reporter.run()) => {}
+            () = Box::pin(helpers) => {}
+        }
+        cursors.flush().await;
+    };
+    (agent, life)
+}
