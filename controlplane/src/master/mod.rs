@@ -4,11 +4,14 @@
 //! master was about to do.
 
 mod doctor;
+mod follow;
 pub mod handle;
 mod hub;
 mod members;
 mod operations;
 mod requests;
+mod seal;
+mod show;
 mod store;
 pub mod view;
 

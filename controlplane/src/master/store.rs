@@ -6,19 +6,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, stream};
 use ha_core::changes::{self, KEEP};
 use ha_core::{
     AccessRecord, Assignment, Change, ClusterRecord, Envelope, FORMAT, MAX_VALUE, NodeRecord, OperationRecord,
-    Severity, StoredError, change_name, decode, encode, is_write,
+    Severity, StoredError, change_name, encode, is_write,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+use super::seal::{children, or_damaged, read, read_changes, seal, seal_folder};
 use crate::coordination::{CoordError, Coordinator, CreateMode, Lease, resolve};
 use crate::platform::Clock;
-
-/// Reads and seals under way at once.
-const PARALLEL: usize = 32;
 
 /// Why the master must stop, or why a change failed.
 #[derive(Debug, thiserror::Error)]
@@ -115,108 +112,6 @@ pub(super) struct Store {
     pub(super) damaged: BTreeMap<String, StoredError>,
     /// Changes that are in the log but not yet passed on.
     pub(super) fresh: Vec<Change>,
-}
-
-/// Seals one znode: its term becomes ours, so that a deposed master's later write fails.
-async fn seal<T: Serialize + DeserializeOwned + Clone>(
-    c: &dyn Coordinator,
-    path: &str,
-    term: u64,
-) -> Result<std::result::Result<Stored<T>, StoredError>> {
-    loop {
-        let (bytes, stat) = read(c, path).await?;
-        let mut envelope = match decode::<Envelope<T>>(path, &bytes) {
-            Ok(e) => e,
-            Err(e) => return Ok(Err(e)),
-        };
-        if envelope.term > term {
-            return Err(StoreError::Deposed(path.to_owned()));
-        }
-        if envelope.term == term {
-            return Ok(Ok(Stored {
-                envelope,
-                version: stat.version,
-            }));
-        }
-        envelope.term = term;
-        envelope.write = uuid::Uuid::new_v4().to_string();
-        let write = envelope.write.clone();
-        match resolve::compare_and_set(c, path, &encode(&envelope), stat.version, |b| is_write(b, &write)).await {
-            Ok(stat) => {
-                return Ok(Ok(Stored {
-                    envelope,
-                    version: stat.version,
-                }));
-            }
-            // The one before us was still writing.
-            Err(CoordError::BadVersion(_)) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-}
-
-/// Reads, waiting out a broken connection.
-async fn read(
-    c: &dyn Coordinator,
-    path: &str,
-) -> std::result::Result<(Vec<u8>, crate::coordination::Stat), CoordError> {
-    loop {
-        match c.read(path).await {
-            Err(CoordError::Unavailable(_) | CoordError::Unknown(_)) => resolve::wait_live(c).await?,
-            other => return other,
-        }
-    }
-}
-
-async fn children(c: &dyn Coordinator, path: &str) -> std::result::Result<Vec<String>, CoordError> {
-    loop {
-        match c.children(path).await {
-            Err(CoordError::Unavailable(_) | CoordError::Unknown(_)) => resolve::wait_live(c).await?,
-            other => return other,
-        }
-    }
-}
-
-/// A single value that cannot be read is led without, and left as it is: changing it is refused until it is mended.
-fn or_damaged<T>(
-    path: &str,
-    sealed: std::result::Result<Stored<T>, StoredError>,
-    damaged: &mut BTreeMap<String, StoredError>,
-) -> Stored<T> {
-    sealed.unwrap_or_else(|e| {
-        tracing::error!("{e}; it is left as it is");
-        damaged.insert(path.to_owned(), e);
-        Stored {
-            envelope: Envelope::empty(),
-            version: -1,
-        }
-    })
-}
-
-/// Values that were sealed, and values that cannot be read, by name and path.
-type Sealed<T> = (BTreeMap<String, Stored<T>>, Vec<(String, StoredError)>);
-
-async fn seal_folder<T: Serialize + DeserializeOwned + Clone + Send>(
-    c: &dyn Coordinator,
-    folder: &str,
-    term: u64,
-) -> Result<Sealed<T>> {
-    let names = children(c, folder).await?;
-    let mut sealed = stream::iter(names)
-        .map(|name| async move {
-            let path = format!("{folder}/{name}");
-            let result = seal::<T>(c, &path, term).await?;
-            Ok::<_, StoreError>((name, path, result))
-        })
-        .buffer_unordered(PARALLEL);
-    let (mut good, mut bad) = (BTreeMap::new(), Vec::new());
-    while let Some((name, path, result)) = sealed.try_next().await? {
-        match result {
-            Ok(stored) => drop(good.insert(name, stored)),
-            Err(e) => bad.push((path, e)),
-        }
-    }
-    Ok((good, bad))
 }
 
 impl Store {
@@ -538,30 +433,4 @@ impl Store {
             self.ops.remove(&id);
         }
     }
-}
-
-/// Reads the entries `from..=to` of the change log, leaving out those that are gone or cannot be read.
-///
-/// # Errors
-/// What the coordinator reports.
-pub(super) async fn read_changes(
-    c: &dyn Coordinator,
-    from: u64,
-    to: u64,
-) -> std::result::Result<Vec<Change>, CoordError> {
-    let mut entries = stream::iter(from..=to)
-        .map(|seq| async move {
-            let path = format!("/changes/{}", change_name(seq));
-            match read(c, &path).await {
-                Ok((bytes, _)) => Ok(decode::<Change>(&path, &bytes).ok().filter(|change| change.seq == seq)),
-                Err(CoordError::NotFound(_)) => Ok(None),
-                Err(e) => Err(e),
-            }
-        })
-        .buffered(PARALLEL);
-    let mut changes = Vec::new();
-    while let Some(entry) = entries.try_next().await? {
-        changes.extend(entry);
-    }
-    Ok(changes)
 }
