@@ -1,1 +1,5 @@
-fn main(){}
+//! The program `hactl`; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    hactl::main()
+}

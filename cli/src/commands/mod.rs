@@ -1,0 +1,126 @@
+//! The commands, a file a verb. Each asks the cluster, and writes through [`crate::output`] only.
+
+pub mod change;
+pub mod cluster;
+pub mod completion;
+pub mod context;
+pub mod event;
+pub mod explain;
+pub mod man;
+pub mod node;
+pub mod op;
+pub mod user;
+pub mod version;
+pub mod wait;
+
+use std::sync::{Arc, Mutex};
+
+use ha_proto::codes;
+
+use crate::args::{Command, Globals};
+use crate::client::Client;
+use crate::context::{Context, Store};
+use crate::error::CliError;
+use crate::output::Out;
+
+/// What every command is given.
+#[derive(Debug)]
+pub struct Cx {
+    /// The global flags.
+    pub globals: Globals,
+    /// Where data goes.
+    pub out: Out,
+    /// The operation that is being waited for, for whoever presses Ctrl-C.
+    pub operation: Current,
+}
+
+/// The id of the operation that is being waited for.
+#[derive(Debug, Clone, Default)]
+pub struct Current(Arc<Mutex<Option<String>>>);
+
+impl Current {
+    /// From now on, this one.
+    pub fn set(&self, id: Option<&str>) {
+        if let Ok(mut slot) = self.0.lock() {
+            *slot = id.map(str::to_owned);
+        }
+    }
+
+    /// The error of being interrupted now.
+    pub fn interrupted(&self) -> CliError {
+        let id = self.0.lock().ok().and_then(|slot| slot.clone());
+        match id {
+            Some(id) => CliError::new(codes::INTERRUPTED, format!("interrupted; operation {id} goes on"))
+                .next(format!("hactl op wait {id}"), "wait for it again")
+                .next(format!("hactl op cancel {id}"), "end it")
+                .detail("operation", id),
+            None => CliError::new(codes::INTERRUPTED, "interrupted"),
+        }
+    }
+}
+
+impl Cx {
+    /// What these flags give.
+    pub fn new(globals: Globals) -> Self {
+        let out = Out::new(&globals);
+        Self {
+            globals,
+            out,
+            operation: Current::default(),
+        }
+    }
+
+    /// The contexts of this operator.
+    ///
+    /// # Errors
+    /// `HA0002` if there is no place for them.
+    pub fn store(&self) -> Result<Store, CliError> {
+        Store::open()
+    }
+
+    /// The context that is meant.
+    ///
+    /// # Errors
+    /// `HA0003` or `HA0004` if there is none.
+    pub fn context(&self) -> Result<Context, CliError> {
+        self.store()?.select(self.globals.context.as_deref())
+    }
+
+    /// A client of the cluster that is meant.
+    ///
+    /// # Errors
+    /// As [`Self::context`], and if its certificate is not valid.
+    pub fn client(&self) -> Result<Client, CliError> {
+        self.client_of(&self.context()?)
+    }
+
+    /// A client of this context's cluster.
+    ///
+    /// # Errors
+    /// If its certificate is not valid.
+    pub fn client_of(&self, context: &Context) -> Result<Client, CliError> {
+        Client::new(context, &self.globals.endpoint, self.globals.timeout, self.out.notes)
+    }
+}
+
+/// Runs a command. The dashboard and the playground are not among these: they own the terminal.
+///
+/// # Errors
+/// Whatever the command says.
+pub async fn run(command: Command, cx: Cx) -> Result<(), CliError> {
+    match command {
+        Command::Cluster(command) => cluster::run(command, &cx).await,
+        Command::Node(command) => node::run(command, &cx).await,
+        Command::User(command) => user::run(command, &cx).await,
+        Command::Event(command) => event::run(command, &cx).await,
+        Command::Op(command) => op::run(command, &cx).await,
+        Command::Wait(args) => wait::run(args, &cx).await,
+        Command::Explain(args) => explain::run(&args, &cx),
+        Command::Context(command) => context::run(command, &cx).await,
+        Command::Completion(args) => completion::run(&args, &cx),
+        Command::Man(args) => man::run(&args, &cx),
+        Command::Version(args) => version::run(args, &cx).await,
+        Command::Watch(args) => crate::watch::run(cx.client()?, args, cx.globals.color).await,
+        Command::Playground(args) => crate::playground::run(&args, &cx.globals).await,
+    }
+}

@@ -1,0 +1,129 @@
+//! Names for the shell's completion: from the server if it answers within 200 ms, else those last seen.
+//!
+//! Never an error, never a word on the terminal: a shell is asking.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::time::Duration;
+
+use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter, CompletionCandidate};
+use ha_proto::v1::{ListNodesRequest, ListOperationsRequest, ListUsersRequest};
+
+use crate::client::Client;
+use crate::context::{Context, Store};
+use crate::output::notes::Notes;
+
+/// What the server gets to answer in.
+const LIMIT: Duration = Duration::from_millis(200);
+
+/// Names of contexts.
+pub(crate) fn contexts() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates(Store::open().and_then(|store| store.names()).unwrap_or_default()))
+}
+
+/// Names of nodes.
+pub(crate) fn nodes() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates(names(Kind::Node)))
+}
+
+/// Names of users.
+pub(crate) fn users() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates(names(Kind::User)))
+}
+
+/// Ids of operations.
+pub(crate) fn operations() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates(names(Kind::Operation)))
+}
+
+/// What `wait` waits for: KIND/NAME.
+pub(crate) fn targets() -> ArgValueCompleter {
+    ArgValueCompleter::new(|current: &OsStr| {
+        let current = current.to_str().unwrap_or_default();
+        let full = |kind: &str, names: Vec<String>| names.into_iter().map(|n| format!("{kind}/{n}")).collect();
+        let all: Vec<String> = match current.split_once('/') {
+            Some(("node", _)) => full("node", names(Kind::Node)),
+            Some(("op", _)) => full("op", names(Kind::Operation)),
+            Some(("master", _)) => full("master", names(Kind::Node)),
+            _ => ["node/", "op/", "cluster", "master"].map(str::to_owned).to_vec(),
+        };
+        candidates(all.into_iter().filter(|name| name.starts_with(current)).collect())
+    })
+}
+
+/// Kinds, fields and codes that `explain` knows.
+pub(crate) fn topics() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates(crate::commands::explain::topics()))
+}
+
+fn candidates(names: Vec<String>) -> Vec<CompletionCandidate> {
+    names.into_iter().map(CompletionCandidate::new).collect()
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Node,
+    User,
+    Operation,
+}
+
+fn names(kind: Kind) -> Vec<String> {
+    let wanted = std::env::var("HACTL_CONTEXT").ok().filter(|c| !c.is_empty());
+    let Ok(context) = Store::open().and_then(|store| store.select(wanted.as_deref())) else {
+        return Vec::new();
+    };
+    // The engine calls from a thread without a runtime; this one lives for the question alone.
+    let asked = std::thread::scope(|scope| scope.spawn(|| ask(&context, kind)).join().ok().flatten());
+    let Some(names) = asked else {
+        let cache = context.cache();
+        return match kind {
+            Kind::Node => cache.nodes,
+            Kind::User => cache.users,
+            Kind::Operation => cache.operations,
+        };
+    };
+    context.update_cache(|cache| {
+        let slot = match kind {
+            Kind::Node => &mut cache.nodes,
+            Kind::User => &mut cache.users,
+            Kind::Operation => &mut cache.operations,
+        };
+        slot.clone_from(&names);
+    });
+    names
+}
+
+fn ask(context: &Context, kind: Kind) -> Option<Vec<String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .ok()?;
+    let answer = runtime.block_on(async {
+        let mut client = Client::new(context, &[], LIMIT, Notes::silent()).ok()?;
+        let names = async {
+            let names: BTreeSet<String> = match kind {
+                Kind::Node => {
+                    let answer = client.list_nodes(ListNodesRequest::default()).await.ok()?;
+                    answer.nodes.into_iter().map(|n| n.name).collect()
+                }
+                Kind::User => {
+                    let answer = client.list_users(ListUsersRequest::default()).await.ok()?;
+                    answer
+                        .users
+                        .into_iter()
+                        .filter(|u| u.kind != "node")
+                        .map(|u| u.name)
+                        .collect()
+                }
+                Kind::Operation => {
+                    let answer = client.list_operations(ListOperationsRequest::default()).await.ok()?;
+                    answer.operations.into_iter().map(|o| o.id).collect()
+                }
+            };
+            Some(names.into_iter().collect())
+        };
+        tokio::time::timeout(LIMIT, names).await.ok().flatten()
+    });
+    runtime.shutdown_background();
+    answer
+}
