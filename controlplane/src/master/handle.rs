@@ -121,8 +121,8 @@ pub enum HubQuery {
         node: String,
         /// The last change it has applied.
         cursor: u64,
-        /// The stream.
-        reply: oneshot::Sender<mpsc::Receiver<v1::MasterMessage>>,
+        /// The stream, or why the node gets none.
+        reply: oneshot::Sender<Result<mpsc::Receiver<v1::MasterMessage>, ApiError>>,
     },
 }
 

@@ -325,14 +325,35 @@ impl Hub {
             HubQuery::Users(reply) => drop(reply.send(self.users.clone())),
             HubQuery::Doctor(reply) => drop(reply.send(super::doctor::report(&self.snapshot()))),
             HubQuery::Agent { node, reply, .. } => {
+                if let Err(e) = self.admit(&node) {
+                    drop(reply.send(Err(e)));
+                    return;
+                }
                 let (tx, rx) = mpsc::channel(64);
                 let term = self.state.master.as_ref().map_or(0, |m| m.term);
-                tracing::debug!(%node, "agent attached");
                 self.followers
                     .push(feed_agent(Arc::clone(&self.log), term, Arc::clone(&self.clock), tx).boxed());
-                drop(reply.send(rx));
+                drop(reply.send(Ok(rx)));
             }
         }
+    }
+
+    /// Only nodes that were added are told anything.
+    fn admit(&self, node: &str) -> Result<(), ApiError> {
+        use v1::NodeState::{Pending, Removed};
+        let state = self
+            .nodes
+            .get(node)
+            .and_then(|n| n.status.as_ref())
+            .map(v1::NodeStatus::state);
+        if state.is_some_and(|s| !matches!(s, Pending | Removed)) {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            &codes::NODE_NOT_ADDED,
+            format!("node {node} was never added to the cluster, or was removed"),
+        )
+        .next(format!("hactl node add {node} --addr HOST:PORT")))
     }
 
     fn watch(&mut self, request: &v1::WatchRequest) -> mpsc::Receiver<Result<v1::WatchFrame, ApiError>> {

@@ -209,6 +209,11 @@ impl Master<'_> {
         self.show_everything();
         self.finish_transfers().await?;
         self.watch_members().await?;
+        // Also about nodes that are not registered: the last master may have seen them online.
+        let names: Vec<String> = self.members.keys().cloned().collect();
+        for name in names {
+            self.conclude(&name).await?;
+        }
         self.publish();
         Ok(())
     }
