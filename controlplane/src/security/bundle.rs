@@ -84,7 +84,7 @@ impl NodeBundle {
         match (bundle.version, bundle.kind.as_str()) {
             (VERSION, "node") => {}
             (VERSION, "user") => return Err("it is a user's bundle; a daemon starts from a node's".into()),
-            (0, _) | (VERSION, _) => return Err("it has no version or no kind: it is not a bundle".into()),
+            (0 | VERSION, _) => return Err("it has no version or no kind: it is not a bundle".into()),
             (other, _) => return Err(format!("it has version {other}, this had knows version {VERSION}")),
         }
         valid_name(&bundle.name).map_err(|e| format!("name: {e}"))?;
@@ -140,7 +140,7 @@ fn load(path: &Path) -> Result<v1::Bundle, String> {
     match exposure(&meta) {
         Exposure::Private => {}
         Exposure::Group => {
-            tracing::warn!(file = %path.display(), "the group may read the bundle, which holds a private key")
+            tracing::warn!(file = %path.display(), "the group may read the bundle, which holds a private key");
         }
         Exposure::Others => {
             return Err("it holds a private key, and others than its owner may read or change it: chmod 600".into());

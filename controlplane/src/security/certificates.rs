@@ -265,6 +265,7 @@ impl Certificates {
     }
 }
 
+#[allow(clippy::needless_pass_by_value)] // for map_err
 fn internal(e: rcgen::Error) -> ApiError {
     ApiError::new(&codes::INTERNAL, "the certificate request cannot be made").why(e.to_string())
 }

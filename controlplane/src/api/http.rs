@@ -1,0 +1,153 @@
+//! Health and metrics over plain HTTP, on a port of their own: for load balancers, supervisors and Prometheus.
+//!
+//! Nothing here changes anything and nothing here is secret. Peers are anybody: every buffer, time and number is bounded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::metrics::Metrics;
+use crate::coordination::SessionState;
+use crate::security::Security;
+use crate::shared::Shared;
+
+/// Connections at once. Who comes when all are in use is turned away.
+const MAX_CONNECTIONS: usize = 64;
+/// Bytes read ahead on a connection, which bounds a request's head.
+const MAX_BUFFER: usize = 8 * 1024;
+const MAX_HEADERS: usize = 32;
+/// Time for a request's head to be complete; a connection idle for as long is closed.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest a connection lives, whatever it does.
+const MAX_AGE: Duration = Duration::from_secs(300);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const GRACE: Duration = Duration::from_millis(500);
+
+#[derive(Clone)]
+struct Context {
+    shared: Shared,
+    security: Arc<Security>,
+    metrics: Arc<Metrics>,
+}
+
+/// Serves `/live`, `/health`, `/ready` and `/metrics` until `stop`.
+pub async fn serve(
+    listener: TcpListener,
+    shared: Shared,
+    security: Arc<Security>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    let routes = Router::new()
+        .route("/live", get(|| async { "live\n" }))
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(all_metrics))
+        .with_state(Context {
+            shared,
+            security,
+            metrics,
+        });
+    let (room, tasks) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), TaskTracker::new());
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((tcp, _)) = accepted else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let Ok(place) = room.clone().try_acquire_owned() else {
+            continue;
+        };
+        let (routes, stop) = (routes.clone(), stop.clone());
+        tasks.spawn(async move {
+            connection(tcp, routes, stop).await;
+            drop(place);
+        });
+    }
+    tasks.close();
+    let _ = tokio::time::timeout(GRACE * 2, tasks.wait()).await;
+}
+
+async fn connection(tcp: TcpStream, routes: Router, stop: CancellationToken) {
+    let _ = tcp.set_nodelay(true);
+    let served = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_BUFFER)
+        .max_headers(MAX_HEADERS)
+        .serve_connection(TokioIo::new(tcp), TowerToHyperService::new(routes));
+    tokio::pin!(served);
+    tokio::select! {
+        _ = served.as_mut() => {}
+        () = tokio::time::sleep(MAX_AGE) => {}
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(GRACE, served).await;
+        }
+    }
+}
+
+/// Whether the node is registered on a live session.
+pub(crate) fn is_registered(shared: &Shared) -> bool {
+    shared.coordinator.borrow().is_some() && *shared.session.borrow() == SessionState::Live
+}
+
+fn status(shared: &Shared, good: bool) -> Response {
+    let session = match &*shared.session.borrow() {
+        SessionState::Live => "live",
+        SessionState::Suspended => "suspended",
+        SessionState::Lost(_) => "lost",
+    };
+    let master = shared.master.borrow();
+    let role = if shared.handle.borrow().is_some() {
+        "master"
+    } else {
+        "member"
+    };
+    let body = serde_json::json!({
+        "status": if good { "ok" } else { "unavailable" },
+        "node": shared.me.node,
+        "cluster": shared.me.cluster,
+        "registered": is_registered(shared),
+        "session": session,
+        "role": role,
+        "master": master.holder.as_ref().map(|h| &h.node),
+        "term": master.term,
+        "version": env!("CARGO_PKG_VERSION"),
+    });
+    let code = if good {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (code, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+}
+
+async fn health(State(context): State<Context>) -> Response {
+    status(&context.shared, is_registered(&context.shared))
+}
+
+async fn ready(State(context): State<Context>) -> Response {
+    let has_master = context.shared.handle.borrow().is_some() || context.shared.master.borrow().holder.is_some();
+    status(&context.shared, has_master && is_registered(&context.shared))
+}
+
+async fn all_metrics(State(context): State<Context>) -> Response {
+    let text = context.metrics.text(&context.shared, &context.security);
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
