@@ -3,6 +3,7 @@
 //! `node.rs` is the only place that builds real adapters; everything else is given what it needs.
 
 pub mod agent;
+pub mod api;
 pub mod config;
 pub mod coordination;
 pub mod platform;
