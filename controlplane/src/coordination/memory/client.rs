@@ -146,12 +146,15 @@ impl MemorySession {
     async fn drive(self: Arc<Self>) {
         let mut next = Instant::now() + self.timeout / 5;
         loop {
+            // Biased, here and below: a seed has to replay.
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => return,
                 () = self.broken.notified() => {}
                 () = tokio::time::sleep_until(next) => {}
             }
             tokio::select! {
+                biased;
                 () = self.stop.cancelled() => return,
                 wait = self.step() => next = Instant::now() + wait,
             }

@@ -140,7 +140,7 @@ async fn begin(setup: Setup, stop: CancellationToken) -> Result<(Arc<Session>, m
         Ok(Err(e)) => return Err(CoordError::Unavailable(format!("{address}: {e}"))),
         Err(_) => {
             return Err(CoordError::Unavailable(format!(
-                "{address}: the loopback address does not answer"
+                "{address} does not answer: is the loopback interface up?"
             )));
         }
     };
@@ -254,8 +254,10 @@ impl Session {
             self.relay.cut(n);
             return;
         }
-        self.judge(self.beat().await, n);
-        if self.relay.stands(n) && self.cell.is_suspended() {
+        let beat = self.beat().await;
+        let proved = matches!(beat, Some(Beat::Acknowledged));
+        self.judge(beat, n);
+        if proved && self.relay.stands(n) && self.cell.is_suspended() {
             tracing::info!(server = self.relay.host(), "the ZooKeeper session continues");
             self.cell.resume();
         }

@@ -10,6 +10,8 @@ mod coordinator;
 mod look;
 mod probe;
 mod relay;
+#[cfg(test)]
+mod relay_tests;
 mod wire;
 
 use std::collections::BTreeSet;
@@ -179,8 +181,15 @@ impl Connector for ZooKeeperConnector {
             identity: identity.into_bytes(),
             clock: self.clock.clone(),
         })
-        .await?;
-        Ok(Arc::new(ZooKeeperCoordinator(session)))
+        .await;
+        match session {
+            Ok(session) => Ok(Arc::new(ZooKeeperCoordinator(session))),
+            Err(e) => {
+                // Next time every server is asked again, to say what is wrong with each.
+                self.asked.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                Err(e)
+            }
+        }
     }
 
     fn session_timeout(&self) -> Duration {

@@ -4,14 +4,15 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::super::{CoordError, Result};
+use super::look::look_at_server;
 use super::wire::{self, ConnectRequest, ConnectResponse};
 
-/// The longest a server is waited for, in each of the two questions.
+/// The longest a server is waited for.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// What one server says of itself.
@@ -37,23 +38,13 @@ pub struct ServerStatus {
 pub async fn probe_server(host: &str, session_timeout: Duration) -> Result<ServerStatus> {
     let address = with_port(host);
     let (negotiated_timeout, latency) = negotiate(&address, session_timeout).await?;
-    let text = timeout(LIMIT, srvr(&address))
-        .await
-        .ok()
-        .and_then(std::io::Result::ok)
-        .unwrap_or_default();
-    let field = |name: &str| {
-        text.lines()
-            .find_map(|l| l.strip_prefix(name))
-            .map(|v| v.trim().to_owned())
-    };
-    let version = field("Zookeeper version:").map(|v| v.split(['-', ',']).next().unwrap_or_default().to_owned());
+    let look = look_at_server(&address).await.unwrap_or_default();
     Ok(ServerStatus {
         host: address,
         negotiated_timeout,
         latency,
-        mode: field("Mode:"),
-        version,
+        mode: look.mode,
+        version: look.version,
     })
 }
 
@@ -84,14 +75,6 @@ async fn ask(address: &str, session_timeout: Duration) -> std::io::Result<(Durat
     stream.write_all(&wire::close_frame()).await?;
     let _ = wire::read_frame(&mut stream).await;
     Ok((Duration::from_millis(granted), latency))
-}
-
-async fn srvr(address: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(b"srvr").await?;
-    let mut text = Vec::new();
-    stream.take(16 * 1024).read_to_end(&mut text).await?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Refuses a server that grants another session timeout than was asked for: leases are computed from it.
@@ -143,6 +126,8 @@ fn not_zookeeper() -> std::io::Error {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     #[test]
