@@ -1,0 +1,79 @@
+//! Every string of every message of the stream is made harmless where it enters, so that no view has to think of it.
+//!
+//! Each message is taken apart field by field: one that gains a field does not compile until it is decided here.
+
+use std::collections::BTreeMap;
+
+use ha_proto::v1::{
+    Alert, AlertList, Change, ClusterState, Delta, Maintenance, Master, Node, NodeSpec, NodeStatus, ZooKeeperList,
+    ZooKeeperServer,
+};
+
+use super::text::clean;
+
+/// A message whose strings can be made harmless.
+pub(crate) trait Clean {
+    /// Makes them harmless.
+    fn clean(&mut self);
+}
+
+impl Clean for String {
+    fn clean(&mut self) {
+        clean(self);
+    }
+}
+
+impl<T: Clean> Clean for Vec<T> {
+    fn clean(&mut self) {
+        self.iter_mut().for_each(Clean::clean);
+    }
+}
+
+impl<T: Clean> Clean for Option<T> {
+    fn clean(&mut self) {
+        self.iter_mut().for_each(Clean::clean);
+    }
+}
+
+impl Clean for BTreeMap<String, String> {
+    fn clean(&mut self) {
+        *self = std::mem::take(self)
+            .into_iter()
+            .map(|(mut key, mut value)| {
+                key.clean();
+                value.clean();
+                (key, value)
+            })
+            .collect();
+    }
+}
+
+macro_rules! messages {
+    ($($message:ident { $($text:ident)* } without text { $($plain:ident)* })*) => {$(
+        impl Clean for $message {
+            fn clean(&mut self) {
+                let Self { $($text,)* $($plain: _,)* } = self;
+                $($text.clean();)*
+            }
+        }
+    )*};
+}
+
+messages! {
+    ClusterState { cluster cluster_id master zookeeper nodes alerts maintenance recent_changes }
+        without text { revision observed_unix_ms session_timeout_ms }
+    Delta { nodes removed_nodes changes alerts master maintenance zookeeper } without text { revision }
+    AlertList { alerts } without text {}
+    ZooKeeperList { servers } without text {}
+    Node { name spec status } without text { revision }
+    NodeSpec { address labels scenarios }
+        without text { capacity_override master_eligible master_preference cordoned draining }
+    NodeStatus { reason version boot_id http_address conditions registered_address os }
+        without text { state role state_since_unix_ms last_seen_unix_ms usage started_unix_ms
+            certificate_expires_unix_ms clock_skew_ms restarting }
+    Alert { id subject text hint } without text { severity since_unix_ms }
+    Change { kind subject text before after cause actor } without text { seq time_unix_ms severity term }
+    ZooKeeperServer { address mode version error } without text { reachable }
+    Maintenance { reason actor } without text { on until_unix_ms }
+    Master { node address pinned } without text { term since_unix_ms }
+}

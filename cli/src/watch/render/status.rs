@@ -1,0 +1,360 @@
+//! The lines round the body: status, tabs, maintenance, messages, footer.
+
+use ratatui::{
+    buffer::Buffer,
+    layout::Rect,
+    text::{Line, Span},
+};
+
+use super::{
+    Cx, Now,
+    canvas::{put, put_right, span, width},
+};
+use crate::watch::{
+    cluster::Cluster,
+    keymap::Context,
+    state::{Overlay, State},
+    text,
+    theme::{Theme, Tone},
+    views::VIEWS,
+};
+
+/// A part of the status line; the one with the highest number goes first when there is no room.
+struct Part {
+    drop: u8,
+    spans: Vec<Span<'static>>,
+}
+
+impl Part {
+    fn new(drop: u8, spans: Vec<Span<'static>>) -> Self {
+        Self { drop, spans }
+    }
+
+    fn width(&self) -> usize {
+        self.spans.iter().map(|s| text::width(&s.content)).sum()
+    }
+}
+
+/// Cluster, master, quorum and revision at the left; how old all that is, at the right.
+pub(super) fn status(state: &State, now: &Now, area: Rect, buf: &mut Buffer) {
+    let theme = state.theme;
+    let room = usize::from(area.width).saturating_sub(2);
+    let stale = state.stale(now.mono);
+    let mut left = state.shown().map(|c| cluster_parts(c, theme)).unwrap_or_default();
+    let mut right = vec![Part::new(0, stream(state, now, room.saturating_sub(26)))];
+    right.push(Part::new(6, vec![span(theme, Tone::Plain, now.at(now.wall_ms, "%T"))]));
+    let total = |left: &[Part], right: &[Part]| {
+        left.iter()
+            .chain(right)
+            .map(|p| p.width() + 3)
+            .sum::<usize>()
+            .saturating_sub(3)
+    };
+    while total(&left, &right) > room {
+        let most = left.iter().chain(&right).map(|p| p.drop).max().unwrap_or(0);
+        if most == 0 {
+            break;
+        }
+        left.retain(|p| p.drop != most);
+        right.retain(|p| p.drop != most);
+    }
+    let inner = Rect {
+        x: area.x + 1,
+        width: area.width.saturating_sub(2),
+        ..area
+    };
+    let right_width = right.iter().map(|p| p.width() + 3).sum::<usize>().saturating_sub(3);
+    let left_room = inner
+        .width
+        .saturating_sub(u16::try_from(right_width + 1).unwrap_or(u16::MAX));
+    put(
+        buf,
+        theme,
+        Rect {
+            width: left_room,
+            ..inner
+        },
+        0,
+        joined(left),
+    );
+    if stale {
+        buf.set_style(
+            Rect {
+                width: left_room,
+                ..inner
+            },
+            theme.stale(),
+        );
+    }
+    put_right(buf, theme, inner, 0, joined(right));
+}
+
+fn joined(parts: Vec<Part>) -> Line<'static> {
+    let mut spans = Vec::new();
+    for part in parts {
+        if !spans.is_empty() {
+            spans.push(Span::raw("   "));
+        }
+        spans.extend(part.spans);
+    }
+    Line::from(spans)
+}
+
+fn cluster_parts(cluster: &Cluster, theme: Theme) -> Vec<Part> {
+    let (health, tone) = theme.verdict(cluster.health().verdict);
+    let mut head = vec![
+        span(
+            theme,
+            Tone::Strong,
+            format!("{} ", text::cut(&cluster.name, 24, theme.ellipsis())),
+        ),
+        span(theme, tone, health),
+    ];
+    if cluster.maintenance.is_some() {
+        head.push(span(theme, Tone::Warn, " (maintenance)"));
+    }
+    let master = &cluster.master;
+    let master = if master.node.is_empty() {
+        span(theme, Tone::Bad, format!("no master (term {})", master.term))
+    } else {
+        span(
+            theme,
+            Tone::Plain,
+            format!(
+                "master {} ({})",
+                text::cut(&master.node, 20, theme.ellipsis()),
+                master.term
+            ),
+        )
+    };
+    let (up, all) = cluster.quorum();
+    let tone = if up == all { Tone::Plain } else { Tone::Warn };
+    vec![
+        Part::new(0, head),
+        Part::new(3, vec![master]),
+        Part::new(4, vec![span(theme, tone, format!("zookeeper {up}/{all}"))]),
+        Part::new(
+            5,
+            vec![span(theme, Tone::Plain, format!("revision {}", cluster.revision))],
+        ),
+    ]
+}
+
+/// How old the screen is, in at most `room` cells.
+pub(super) fn stream(state: &State, now: &Now, room: usize) -> Vec<Span<'static>> {
+    let theme = state.theme;
+    let link = &state.link;
+    let Some(cluster) = &state.cluster else {
+        return vec![span(theme, Tone::Warn, "connecting")];
+    };
+    let silence = cluster.silence(now.mono);
+    if !state.stale(now.mono) {
+        return vec![span(theme, Tone::Good, format!("live, {}", text::age(silence)))];
+    }
+    let server = text::cut(cluster.node_at(&link.endpoint), 24, theme.ellipsis());
+    let age = format!("STALE {}", text::age_whole(silence));
+    let forms = if link.lost.is_some() {
+        [
+            format!("{age}, reconnecting to {server} (attempt {})", link.attempt),
+            format!("{age}, {server} (attempt {})", link.attempt),
+        ]
+    } else {
+        [format!("{age}, waiting for {server}"), format!("{age}, {server}")]
+    };
+    let text = forms.into_iter().find(|f| text::width(f) <= room).unwrap_or(age);
+    vec![span(theme, Tone::Bad, text)]
+}
+
+/// The views, and what is special about the screen.
+pub(super) fn tabs(state: &State, now: &Now, area: Rect, buf: &mut Buffer) {
+    let theme = state.theme;
+    let mut spans = vec![Span::raw(" ")];
+    for (i, view) in VIEWS.iter().enumerate() {
+        if i == state.view {
+            // Brackets say it where reversed letters cannot be seen.
+            let style = theme.style(Tone::Accent);
+            spans.push(Span::styled(format!("[{}]", view.title()), style));
+        } else {
+            spans.push(Span::raw(format!(" {} ", view.title())));
+        }
+    }
+    put(buf, theme, area, 0, Line::from(spans));
+    let right = Rect {
+        width: area.width.saturating_sub(1),
+        ..area
+    };
+    if let Some(frozen) = &state.frozen {
+        let missed = state.cluster.as_ref().map_or(0, |c| newer(c, &frozen.cluster));
+        let held = text::age_whole(now.mono.saturating_sub(frozen.mono));
+        let line = format!("PAUSED {held}, {missed} new events, Space goes on");
+        put_right(buf, theme, right, 0, span(theme, Tone::Warn, line).into());
+    } else if state.stale(now.mono)
+        && let Some(error) = &state.link.lost
+    {
+        let room = usize::from(area.width).saturating_sub(44);
+        let line = text::cut(error.message(), room, theme.ellipsis());
+        put_right(buf, theme, right, 0, span(theme, Tone::Warn, line).into());
+    }
+}
+
+/// Changes that came after those of the held screen.
+fn newer(live: &Cluster, held: &Cluster) -> usize {
+    let last = held.changes.keys().next_back().copied().unwrap_or(0);
+    live.changes.range(last.saturating_add(1)..).count()
+}
+
+/// Maintenance, while it is on.
+pub(super) fn banner(cx: &Cx<'_>, area: Rect, buf: &mut Buffer) {
+    let Some(maintenance) = &cx.cluster.maintenance else {
+        return;
+    };
+    let mut line = format!(" {} maintenance is on", cx.theme.glyph(Tone::Warn));
+    if maintenance.until_unix_ms > 0 {
+        let left = maintenance.until_unix_ms.saturating_sub(cx.server_now());
+        line += &format!(
+            " until {} ({} left)",
+            cx.time(maintenance.until_unix_ms),
+            text::span(left)
+        );
+    }
+    if !maintenance.actor.is_empty() {
+        line += &format!(", by {}", maintenance.actor);
+    }
+    if !maintenance.reason.is_empty() {
+        line += &format!(": {}", maintenance.reason);
+    }
+    put(buf, cx.theme, area, 0, span(cx.theme, Tone::Warn, line).into());
+}
+
+/// The body before the first frame.
+pub(super) fn connecting(state: &State, area: Rect, buf: &mut Buffer) {
+    let theme = state.theme;
+    let link = &state.link;
+    let mut lines = vec![Line::default()];
+    if link.endpoint.is_empty() {
+        lines.push(span(theme, Tone::Plain, "   connecting").into());
+    } else {
+        let line = format!("   connecting to {} (attempt {})", link.endpoint, link.attempt.max(1));
+        lines.push(span(theme, Tone::Plain, line).into());
+    }
+    if let Some(error) = &link.lost {
+        lines.push(Line::default());
+        let said = format!("{} {}", error.code(), error.message());
+        for text in std::iter::once(&said).chain(error.reasons()) {
+            for part in text::wrap(text, usize::from(area.width).saturating_sub(6)) {
+                lines.push(span(theme, Tone::Warn, format!("   {part}")).into());
+            }
+        }
+    }
+    for (row, line) in (0..area.height).zip(lines) {
+        put(buf, theme, area, row, line);
+    }
+}
+
+/// Cells of the labels in a message.
+const LABEL: usize = 6;
+
+/// The lines of the message, wrapped.
+pub(super) fn note_lines(state: &State, cells: u16) -> Vec<Line<'static>> {
+    let theme = state.theme;
+    if let Some(note) = &state.note {
+        let mut lines: Vec<Line<'static>> = Vec::new();
+        for (label, text) in &note.lines {
+            let label = if label.is_empty() {
+                String::new()
+            } else {
+                text::fit(label, LABEL, false, "")
+            };
+            let indent = text::width(&label);
+            let room = usize::from(cells).saturating_sub(indent + 4);
+            for (i, part) in text::wrap(text, room).into_iter().enumerate() {
+                let glyph = if lines.is_empty() { theme.glyph(note.tone) } else { " " };
+                let label = if i == 0 { label.clone() } else { " ".repeat(indent) };
+                let tone = if indent == 0 { note.tone } else { Tone::Plain };
+                lines.push(Line::from(vec![
+                    span(theme, note.tone, format!(" {glyph} ")),
+                    span(theme, Tone::Dim, label),
+                    span(theme, tone, part),
+                ]));
+            }
+        }
+        return lines;
+    }
+    match &state.acting {
+        Some(act) => vec![
+            span(
+                theme,
+                Tone::Accent,
+                format!("   {}: waiting for the answer", act.title()),
+            )
+            .into(),
+        ],
+        None => Vec::new(),
+    }
+}
+
+/// The message.
+pub(super) fn note(state: &State, area: Rect, buf: &mut Buffer) {
+    for (row, line) in (0..area.height).zip(note_lines(state, area.width)) {
+        put(buf, state.theme, area, row, line);
+    }
+}
+
+/// The keys that mean something now, as many as there is room for.
+pub(super) fn footer(state: &State, area: Rect, buf: &mut Buffer) {
+    let theme = state.theme;
+    let arrows = theme.arrows();
+    let mut keys: Vec<(String, &str)> = Vec::new();
+    let mut key = |name: &str, does: &'static str| keys.push((name.to_owned(), does));
+    match (&state.overlay, state.context()) {
+        (Some(Overlay::Help { .. }), _) => {
+            key(arrows, "scroll");
+            key("Esc", "close");
+        }
+        (Some(Overlay::Filter), _) => {
+            let typed = format!(" / {}{}", state.list().filter, theme.caret());
+            let line = Line::from(vec![
+                span(theme, Tone::Accent, typed),
+                span(theme, Tone::Dim, "   Enter keep  Esc clear  all words must occur"),
+            ]);
+            return put(buf, theme, area, 0, line);
+        }
+        (Some(Overlay::Confirm(_)), _) | (_, Context::Typing) => {
+            key("Enter", "confirm");
+            key("Esc", "cancel");
+        }
+        (None, Context::Commands) => {
+            if state.opened.is_some() {
+                key(arrows, "scroll");
+                key("Esc", "back");
+            } else {
+                key(arrows, "select");
+                key("Enter", "open");
+                key("/", "filter");
+                key("s", "sort");
+                key("Tab", "view");
+            }
+            key("Space", if state.frozen.is_some() { "go on" } else { "pause" });
+            if state.allow_actions {
+                for act in state.view().acts() {
+                    key(&act.key.to_string(), act.label);
+                }
+            }
+            key("?", "help");
+            key("q", "quit");
+        }
+    }
+    // The help and the end are always there; of the others, those in the middle go first.
+    let taken = |keys: &[(String, &str)]| keys.iter().map(|(k, d)| text::width(k) + d.len() + 3).sum::<usize>();
+    while taken(&keys) > usize::from(area.width) && keys.len() > 3 {
+        keys.remove(keys.len() - 3);
+    }
+    let mut spans = vec![Span::raw(" ")];
+    for (name, does) in keys {
+        spans.push(span(theme, Tone::Accent, name));
+        spans.push(Span::raw(format!(" {does}  ")));
+    }
+    let line = Line::from(spans);
+    debug_assert!(width(&line) > 0);
+    put(buf, theme, area, 0, line);
+}
