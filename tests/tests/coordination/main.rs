@@ -1,5 +1,7 @@
 //! The coordinators: one suite on memory and on real ZooKeeper, then what only real servers and real processes show.
 
+#![allow(clippy::unwrap_used)]
+
 mod process;
 mod servers;
 

@@ -118,7 +118,7 @@ impl MemoryServer {
 
     /// Starts a killed server again: every session that it knew has its whole timeout before it.
     pub fn recover(&self) {
-        self.with(|s, now| s.recover(now));
+        self.with(State::recover);
     }
 
     /// Every node: path inside the root, value and stat. For assertions.

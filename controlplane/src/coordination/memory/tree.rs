@@ -85,12 +85,15 @@ struct Node {
     created: u32,
 }
 
+/// What a node was after which transaction.
+type Past = Vec<(i64, Option<Arc<Node>>)>;
+
 #[derive(Default)]
 pub(super) struct Tree {
     nodes: BTreeMap<String, Arc<Node>>,
     zxid: i64,
-    /// What each node was after which transaction, kept only while some reader may lag.
-    history: Option<BTreeMap<String, Vec<(i64, Option<Arc<Node>>)>>>,
+    /// Kept only while some reader may lag.
+    history: Option<BTreeMap<String, Past>>,
 }
 
 impl Tree {

@@ -121,7 +121,10 @@ impl ZooKeeperConnector {
             ));
         }
         let timeout = self.options.session_timeout;
-        if timeout < self.shortest || timeout > Duration::from_secs(3600) || timeout.subsec_micros() % 1000 != 0 {
+        if timeout < self.shortest
+            || timeout > Duration::from_secs(3600)
+            || !timeout.subsec_nanos().is_multiple_of(1_000_000)
+        {
             return wrong(format!(
                 "a session timeout of {:.1} s is not safe: it has to be {} s at least",
                 timeout.as_secs_f64(),

@@ -237,7 +237,7 @@ impl Relay {
                 let mut state = self.lock();
                 let host = self.hosts.get(state.next % self.hosts.len().max(1))?.clone();
                 state.next = state.next.wrapping_add(1);
-                let round = state.failed > 0 && state.failed % self.hosts.len() == 0;
+                let round = state.failed > 0 && state.failed.is_multiple_of(self.hosts.len());
                 (
                     host,
                     if round {
