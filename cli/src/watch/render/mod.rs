@@ -77,6 +77,16 @@ impl Cx<'_> {
         self.cluster.server_now(self.mono)
     }
 
+    /// The time of day, or the day where it is another one: at most 8 cells.
+    pub(crate) fn moment(&self, unix_ms: i64) -> String {
+        let time = self.time(unix_ms);
+        if time.len() <= 8 {
+            time
+        } else {
+            self.now.at(unix_ms, "%d %b")
+        }
+    }
+
     /// The time of day of a moment on the master's clock.
     pub(crate) fn time(&self, unix_ms: i64) -> String {
         self.now.time(unix_ms, self.server_now())

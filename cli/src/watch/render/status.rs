@@ -8,18 +8,17 @@ use ratatui::{
 
 use super::{
     Cx, Now,
-    canvas::{put, put_right, span, width},
+    canvas::{put, put_right, span},
 };
 use crate::watch::{
     cluster::Cluster,
-    keymap::Context,
     state::{Overlay, State},
     text,
     theme::{Theme, Tone},
     views::VIEWS,
 };
 
-/// A part of the status line; the one with the highest number goes first when there is no room.
+/// A part of the status line; those with low numbers come first when there is little room, 0 is always there.
 struct Part {
     drop: u8,
     spans: Vec<Span<'static>>,
@@ -43,21 +42,19 @@ pub(super) fn status(state: &State, now: &Now, area: Rect, buf: &mut Buffer) {
     let mut left = state.shown().map(|c| cluster_parts(c, theme)).unwrap_or_default();
     let mut right = vec![Part::new(0, stream(state, now, room.saturating_sub(26)))];
     right.push(Part::new(6, vec![span(theme, Tone::Plain, now.at(now.wall_ms, "%T"))]));
-    let total = |left: &[Part], right: &[Part]| {
-        left.iter()
-            .chain(right)
-            .map(|p| p.width() + 3)
-            .sum::<usize>()
-            .saturating_sub(3)
-    };
-    while total(&left, &right) > room {
-        let most = left.iter().chain(&right).map(|p| p.drop).max().unwrap_or(0);
-        if most == 0 {
-            break;
+    // The most important first, each that still fits.
+    let mut order: Vec<(u8, usize)> = left.iter().chain(&right).map(|p| (p.drop, p.width() + 3)).collect();
+    order.sort_unstable();
+    let mut free = room + 3;
+    let mut kept = Vec::new();
+    for (drop, width) in order {
+        if drop == 0 || width <= free {
+            free = free.saturating_sub(width);
+            kept.push(drop);
         }
-        left.retain(|p| p.drop != most);
-        right.retain(|p| p.drop != most);
     }
+    left.retain(|p| kept.contains(&p.drop));
+    right.retain(|p| kept.contains(&p.drop));
     let inner = Rect {
         x: area.x + 1,
         width: area.width.saturating_sub(2),
@@ -304,12 +301,13 @@ pub(super) fn note(state: &State, area: Rect, buf: &mut Buffer) {
 pub(super) fn footer(state: &State, area: Rect, buf: &mut Buffer) {
     let theme = state.theme;
     let arrows = theme.arrows();
-    let mut keys: Vec<(String, &str)> = Vec::new();
-    let mut key = |name: &str, does: &'static str| keys.push((name.to_owned(), does));
-    match (&state.overlay, state.context()) {
+    // Those with high numbers go first when there is little room.
+    let mut keys: Vec<(u8, String, &str)> = Vec::new();
+    let mut key = |drop: u8, name: &str, does: &'static str| keys.push((drop, name.to_owned(), does));
+    match (&state.overlay, &state.opened) {
         (Some(Overlay::Help { .. }), _) => {
-            key(arrows, "scroll");
-            key("Esc", "close");
+            key(1, arrows, "scroll");
+            key(0, "Esc", "close");
         }
         (Some(Overlay::Filter), _) => {
             let typed = format!(" / {}{}", state.list().filter, theme.caret());
@@ -319,42 +317,52 @@ pub(super) fn footer(state: &State, area: Rect, buf: &mut Buffer) {
             ]);
             return put(buf, theme, area, 0, line);
         }
-        (Some(Overlay::Confirm(_)), _) | (_, Context::Typing) => {
-            key("Enter", "confirm");
-            key("Esc", "cancel");
+        (Some(Overlay::Confirm(_)), _) => {
+            key(0, "Enter", "confirm");
+            key(0, "Esc", "cancel");
         }
-        (None, Context::Commands) => {
-            if state.opened.is_some() {
-                key(arrows, "scroll");
-                key("Esc", "back");
+        (None, opened) => {
+            if opened.is_some() {
+                key(3, arrows, "scroll");
+                key(1, "Esc", "back");
             } else {
-                key(arrows, "select");
-                key("Enter", "open");
-                key("/", "filter");
-                key("s", "sort");
-                key("Tab", "view");
+                key(3, arrows, "select");
+                key(4, "Enter", "open");
+                key(5, "/", "filter");
+                key(7, "s", "sort");
+                key(2, "Tab", "view");
             }
-            key("Space", if state.frozen.is_some() { "go on" } else { "pause" });
+            if state.frozen.is_some() {
+                key(1, "Space", "go on");
+            } else {
+                key(6, "Space", "pause");
+            }
             if state.allow_actions {
                 for act in state.view().acts() {
-                    key(&act.key.to_string(), act.label);
+                    key(3, &act.key.to_string(), act.label);
                 }
             }
-            key("?", "help");
-            key("q", "quit");
+            key(0, "?", "help");
+            key(0, "q", "quit");
         }
     }
-    // The help and the end are always there; of the others, those in the middle go first.
-    let taken = |keys: &[(String, &str)]| keys.iter().map(|(k, d)| text::width(k) + d.len() + 3).sum::<usize>();
-    while taken(&keys) > usize::from(area.width) && keys.len() > 3 {
-        keys.remove(keys.len() - 3);
+    let taken = |keys: &[(u8, String, &str)]| -> usize {
+        keys.iter().map(|(_, k, d)| text::width(k) + d.len() + 3).sum::<usize>()
+    };
+    while taken(&keys) > usize::from(area.width) + 1 {
+        let Some(at) = (0..keys.len())
+            .max_by_key(|at| keys[*at].0)
+            .filter(|at| keys[*at].0 > 0)
+        else {
+            break;
+        };
+        keys.remove(at);
     }
-    let mut spans = vec![Span::raw(" ")];
-    for (name, does) in keys {
+    let mut spans = Vec::new();
+    for (_, name, does) in keys {
+        spans.push(Span::raw(if spans.is_empty() { " " } else { "  " }));
         spans.push(span(theme, Tone::Accent, name));
-        spans.push(Span::raw(format!(" {does}  ")));
+        spans.push(Span::raw(format!(" {does}")));
     }
-    let line = Line::from(spans);
-    debug_assert!(width(&line) > 0);
-    put(buf, theme, area, 0, line);
+    put(buf, theme, area, 0, Line::from(spans));
 }

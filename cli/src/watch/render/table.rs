@@ -19,6 +19,8 @@ pub(crate) struct Column {
     pub(crate) title: &'static str,
     /// It is never narrower; what does not fit is cut.
     pub(crate) min: u16,
+    /// It is not narrower for the sake of a column that could go.
+    pub(crate) good: u16,
     /// Nor wider.
     pub(crate) max: u16,
     /// The column with the highest number goes first when there is no room; 0 never goes.
@@ -33,10 +35,17 @@ impl Column {
         Self {
             title,
             min,
+            good: min,
             max,
             drop,
             right: false,
         }
+    }
+
+    /// It has this width before any column from [`EXTRA`] on is shown.
+    pub(crate) const fn good(mut self, cells: u16) -> Self {
+        self.good = cells;
+        self
     }
 
     /// Its text stands at the right.
@@ -50,6 +59,9 @@ const GAP: u16 = 2;
 /// The pointer and a blank on each side of it.
 const MARGIN: u16 = 3;
 
+/// Columns with this number or a higher one are shown only where the others have a good width.
+const EXTRA: u8 = 5;
+
 /// The columns that fit into `room`, with their widths. `wanted` is what their contents take.
 fn widths(columns: &[Column], wanted: &[u16], room: u16) -> Vec<(usize, u16)> {
     let want = |i: usize| {
@@ -59,32 +71,40 @@ fn widths(columns: &[Column], wanted: &[u16], room: u16) -> Vec<(usize, u16)> {
             .unwrap_or(0)
             .clamp(columns[i].min, columns[i].max)
     };
-    let mut kept: Vec<usize> = (0..columns.len()).collect();
-    let least = |kept: &[usize]| -> u32 {
+    let sum = |kept: &[usize], width: &dyn Fn(usize) -> u16| -> u32 {
         let gaps = u32::from(GAP) * u32::try_from(kept.len().saturating_sub(1)).unwrap_or(0);
-        gaps + kept
-            .iter()
-            .map(|i| u32::from(want(*i).min(columns[*i].min.max(1))))
-            .sum::<u32>()
+        gaps + kept.iter().map(|i| u32::from(width(*i))).sum::<u32>()
     };
-    while least(&kept) > u32::from(room) {
-        let Some(at) = (0..kept.len())
-            .filter(|k| columns[kept[*k]].drop > 0)
-            .max_by_key(|k| columns[kept[*k]].drop)
-        else {
-            break;
+    let min = |i: usize| columns[i].min;
+    let good = |i: usize| want(i).min(columns[i].good.max(columns[i].min));
+    let mut kept: Vec<usize> = (0..columns.len()).collect();
+    while let Some(last) = kept
+        .iter()
+        .copied()
+        .max_by_key(|i| columns[*i].drop)
+        .filter(|i| columns[*i].drop > 0)
+    {
+        let needed = if columns[last].drop >= EXTRA {
+            sum(&kept, &good)
+        } else {
+            sum(&kept, &min)
         };
-        kept.remove(at);
+        if needed <= u32::from(room) {
+            break;
+        }
+        kept.retain(|i| *i != last);
     }
-    let mut left = u32::from(room).saturating_sub(least(&kept));
-    kept.into_iter()
-        .map(|i| {
-            let min = want(i).min(columns[i].min.max(1));
-            let more = u16::try_from(left.min(u32::from(want(i) - min))).unwrap_or(0);
-            left -= u32::from(more);
-            (i, min + more)
-        })
-        .collect()
+    // First every column has its least, then each what is good, then what it wants.
+    let mut out: Vec<(usize, u16)> = kept.iter().map(|i| (*i, min(*i))).collect();
+    let mut left = u32::from(room).saturating_sub(sum(&kept, &min));
+    for target in [&good as &dyn Fn(usize) -> u16, &want] {
+        for (i, width) in &mut out {
+            let more = u32::from(target(*i).saturating_sub(*width)).min(left);
+            left -= more;
+            *width += u16::try_from(more).unwrap_or(0);
+        }
+    }
+    out
 }
 
 /// The rows in sight: `height` of `total`, with the selected one near the middle where there is more on both sides.
@@ -192,6 +212,18 @@ mod tests {
         assert_eq!(widths(&COLUMNS, &[10, 3, 20], 14), [(0, 9), (1, 3)]);
         assert_eq!(widths(&COLUMNS, &[10, 3, 20], 5), [(0, 5)]);
         assert_eq!(widths(&COLUMNS, &[10, 3, 20], 0), [(0, 4)]);
+    }
+
+    #[test]
+    fn an_extra_column_takes_nothing_that_is_good() {
+        let columns = [
+            Column::new("NAME", 4, 20, 0),
+            Column::new("SEEN", 4, 60, 1).good(12),
+            Column::new("DISK", 6, 6, 5),
+        ];
+        assert_eq!(widths(&columns, &[4, 40, 6], 25), [(0, 4), (1, 19)]);
+        assert_eq!(widths(&columns, &[4, 40, 6], 26), [(0, 4), (1, 12), (2, 6)]);
+        assert_eq!(widths(&columns, &[4, 4, 6], 18), [(0, 4), (1, 4), (2, 6)]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::watch::theme::Theme;
 
 const SIZES: [(u16, u16); 4] = [(60, 18), (80, 24), (120, 30), (200, 30)];
 
-/// The runs of equal style of each line: `3: 1-7 green bold`.
+/// The runs of equal style, lines that are styled alike together: `3..5: 1-7 green bold`.
 fn styles(screen: &Buffer) -> String {
     let style = |x: u16, y: u16| {
         let cell = &screen[(x, y)];
@@ -33,7 +33,7 @@ fn styles(screen: &Buffer) -> String {
         }
         words.join(" ")
     };
-    let mut out = String::new();
+    let mut lines: Vec<(u16, u16, String)> = Vec::new();
     for y in 0..screen.area.height {
         let mut runs = Vec::new();
         let mut x = 0;
@@ -47,9 +47,15 @@ fn styles(screen: &Buffer) -> String {
                 runs.push(format!("{first}-{} {this}", x - 1));
             }
         }
-        if !runs.is_empty() {
-            let _ = writeln!(out, "{y}: {}", runs.join(", "));
+        let runs = runs.join(", ");
+        match lines.last_mut() {
+            Some((_, last, same)) if *same == runs => *last = y,
+            _ => lines.push((y, y, runs)),
         }
+    }
+    let mut out = String::new();
+    for (first, last, runs) in lines.into_iter().filter(|(_, _, runs)| !runs.is_empty()) {
+        let _ = writeln!(out, "{first}..{last}: {runs}");
     }
     out
 }

@@ -33,10 +33,10 @@ static SORTS: &[&str] = &["newest", "severity", "kind", "subject"];
 static COLUMNS: &[Column] = &[
     Column::new("TIME", 8, 12, 0),
     Column::new("SEVERITY", 9, 9, 2),
-    Column::new("EVENT", 20, 200, 0),
-    Column::new("KIND", 8, 24, 3),
-    Column::new("ACTOR", 6, 20, 4),
-    Column::new("SEQ", 3, 10, 5).right(),
+    Column::new("EVENT", 20, 200, 0).good(50),
+    Column::new("KIND", 8, 24, 5).good(16),
+    Column::new("ACTOR", 6, 20, 6),
+    Column::new("SEQ", 3, 10, 7).right(),
 ];
 
 impl View for Events {
@@ -141,17 +141,19 @@ fn changes(cx: &Cx<'_>, area: Rect, buf: &mut Buffer, rows: &[String]) {
     let selected = cx.state.list().index(rows);
     table(buf, cx.theme, inner, COLUMNS, (rows.len(), selected), |at| {
         match rows[at].parse().ok().and_then(|seq: u64| cx.cluster.changes.get(&seq)) {
-            Some(change) => cells(cx, change),
+            Some(change) => cells(cx, change, inner.width >= 64),
             None => Vec::new(),
         }
     });
 }
 
-fn cells(cx: &Cx<'_>, change: &Change) -> Vec<Line<'static>> {
+fn cells(cx: &Cx<'_>, change: &Change, roomy: bool) -> Vec<Line<'static>> {
     let theme = cx.theme;
     let (glyph, tone) = theme.severity(change.severity());
+    let at = change.time_unix_ms;
+    let time = if roomy { cx.time(at) } else { cx.moment(at) };
     vec![
-        line(theme, Tone::Dim, cx.time(change.time_unix_ms)),
+        line(theme, Tone::Dim, time),
         line(theme, tone, format!("{glyph} {}", change.severity().word())),
         line(theme, Tone::Plain, said(change)),
         line(theme, Tone::Dim, change.kind.clone()),
@@ -173,7 +175,7 @@ fn said(change: &Change) -> String {
 pub(super) fn short(cx: &Cx<'_>, change: &Change) -> Vec<Span<'static>> {
     let (glyph, tone) = cx.theme.severity(change.severity());
     vec![
-        span(cx.theme, Tone::Dim, format!("{}  ", cx.time(change.time_unix_ms))),
+        span(cx.theme, Tone::Dim, format!("{:8}  ", cx.moment(change.time_unix_ms))),
         span(cx.theme, tone, format!("{glyph} ")),
         span(cx.theme, Tone::Plain, said(change)),
     ]

@@ -20,7 +20,7 @@ use crate::watch::{
 /// A certificate is worth a warning from this far before its end, in milliseconds.
 const CERTIFICATE_MS: i64 = 14 * 86_400_000;
 /// Changes listed.
-const CHANGES: usize = 20;
+const CHANGES: usize = 8;
 
 /// `zone=a,rack=3`.
 pub(super) fn labels(labels: &BTreeMap<String, String>) -> String {
@@ -73,9 +73,9 @@ pub(super) fn detail(cx: &Cx<'_>, name: &str, width: u16) -> Option<Detail> {
     let spec = row.node.spec.as_ref().unwrap_or(&none.1);
     state(&mut w, row, status);
     usage(&mut w, row, status);
-    specification(&mut w, row, spec, status);
-    certificate(&mut w, status);
     changes(&mut w, name);
+    specification(&mut w, row, spec, status);
+    daemon(&mut w, status);
     Some(Detail {
         title: format!("Node {name}"),
         lines: w.lines,
@@ -218,7 +218,7 @@ fn specification(w: &mut Writer<'_>, row: &NodeRow, spec: &NodeSpec, status: &No
     w.text("revision", Tone::Plain, row.node.revision.to_string());
 }
 
-fn certificate(w: &mut Writer<'_>, status: &NodeStatus) {
+fn daemon(w: &mut Writer<'_>, status: &NodeStatus) {
     let cx = w.cx;
     let now = cx.server_now();
     w.head("Daemon");

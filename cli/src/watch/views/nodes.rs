@@ -98,9 +98,9 @@ static COLUMNS: &[Column] = &[
     Column::new("NAME", 4, 24, 0),
     Column::new("STATE", 10, 10, 0),
     Column::new("ROLE", 6, 6, 2),
-    Column::new("CPU", 9, 13, 3),
+    Column::new("CPU", 5, 5, 3),
     Column::new("MEM", 8, 10, 4),
-    Column::new("SEEN", 6, 60, 1),
+    Column::new("SEEN", 6, 60, 1).good(26),
     Column::new("ADDRESS", 16, 28, 6),
     Column::new("LABELS", 10, 30, 7),
     Column::new("DISK", 8, 10, 8),
@@ -109,8 +109,8 @@ static COLUMNS: &[Column] = &[
 
 /// How many of them an overview has.
 pub(super) const FEW: usize = 6;
-/// Cells of a node's history in the list, and in an overview.
-const HISTORY: (usize, usize) = (8, 4);
+/// Place of the processors among them.
+const CPU: usize = 3;
 
 /// The list of nodes with its frame.
 fn list(cx: &Cx<'_>, area: Rect, buf: &mut Buffer) {
@@ -161,11 +161,19 @@ pub(super) fn nodes(cx: &Cx<'_>, area: Rect, buf: &mut Buffer, columns: usize, r
         return empty(buf, cx.theme, area, text);
     }
     let selected = cx.state.list().index(rows);
-    let history = if columns > FEW { HISTORY.0 } else { HISTORY.1 };
-    let columns = &COLUMNS[..columns.min(COLUMNS.len())];
-    table(buf, cx.theme, area, columns, (rows.len(), selected), |at| {
+    // A history is never cut: it has as many cells as there is room for.
+    let history: u16 = match area.width {
+        ..90 => 4,
+        90..140 => 8,
+        _ => 16,
+    };
+    let mut columns = COLUMNS[..columns.min(COLUMNS.len())].to_vec();
+    if let Some(cpu) = columns.get_mut(CPU) {
+        (cpu.min, cpu.good, cpu.max) = (cpu.min + history, cpu.min + history, cpu.min + history);
+    }
+    table(buf, cx.theme, area, &columns, (rows.len(), selected), |at| {
         match cx.cluster.nodes.get(&rows[at]) {
-            Some(row) => cells(cx, row, history),
+            Some(row) => cells(cx, row, usize::from(history)),
             None => Vec::new(),
         }
     });
@@ -191,7 +199,7 @@ fn cells(cx: &Cx<'_>, row: &NodeRow, history: usize) -> Vec<Line<'static>> {
         line(theme, Tone::Plain, node.name.clone()),
         line(theme, tone, format!("{glyph} {}", row.state().word())),
         line(theme, role_tone, role.word()),
-        cpu(cx, row, history),
+        cpu(cx, row, usize::from(history)),
         pair(row.memory()),
         seen(cx, row),
         line(theme, Tone::Plain, spec.map(|s| s.address.clone()).unwrap_or_default()),

@@ -272,8 +272,8 @@ fn zookeeper(cx: &Cx<'_>, area: Rect, buf: &mut Buffer) {
         let address = text::fit(&server.address, 22, false, cx.theme.ellipsis());
         let spans = vec![
             Span::raw(format!(" {address}  ")),
-            span(cx.theme, tone, format!("{glyph} {word}")),
-            span(cx.theme, Tone::Dim, format!("  {more}")),
+            span(cx.theme, tone, format!("{glyph} {word:11}")),
+            span(cx.theme, Tone::Dim, format!(" {more}")),
         ];
         put(buf, cx.theme, area, row, Line::from(spans));
     }
