@@ -87,6 +87,7 @@ async fn round(p: &Participant<'_>) -> Result<(), CoordError> {
             let (there, gone) = p.c.read_and_watch(&format!("/election/{on}")).await?;
             if there.is_some() {
                 tokio::select! {
+                    biased;
                     () = gone.fired() => {}
                     () = master_watch.fired() => {}
                     () = spec_watch.fired() => {}
@@ -209,6 +210,7 @@ async fn guard_lease(p: &Participant<'_>, term: u64) -> End {
         };
         tracing::debug!(target: "had::lease", term, until_ns = (now + left).as_nanos(), "lease extended");
         tokio::select! {
+            biased;
             () = tokio::time::sleep(left) => {}
             changed = lease.changed() => if changed.is_err() {
                 return End::LeaseOver;

@@ -139,6 +139,7 @@ async fn take_over(c: &dyn Coordinator, me: &Me, path: &str, session_timeout: Du
         return Ok(());
     }
     tokio::select! {
+        biased;
         () = gone.fired() => Ok(()),
         () = tokio::time::sleep(session_timeout + session_timeout / 4) => Err(name_in_use(me, whose)),
     }

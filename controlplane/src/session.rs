@@ -91,6 +91,7 @@ pub async fn run(
             }
         };
         let opened = tokio::select! {
+            biased;
             opened = attempt => opened,
             () = shared.stop.cancelled() => return Ok(()),
             () = shared.leave.cancelled() => return Ok(()),
@@ -120,6 +121,7 @@ pub async fn run(
                     pause.as_millis()
                 );
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(pause) => {}
                     () = shared.stop.cancelled() => return Ok(()),
                     () = shared.leave.cancelled() => return Ok(()),

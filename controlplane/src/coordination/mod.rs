@@ -19,7 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{oneshot, watch};
 
-pub use memory::{Fault, FaultPlan, MemoryConnector, MemoryServer, Spawner};
+pub use memory::{Commit, Done, Fault, FaultPlan, MemoryConnector, MemoryServer, Spawner};
 pub use path::MAX_VALUE;
 pub use zookeeper::{ServerLook, ServerStatus, ZooKeeperConnector, ZooKeeperOptions, look_at_server, probe_server};
 

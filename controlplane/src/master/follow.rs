@@ -97,6 +97,7 @@ pub(super) async fn follow(log: Arc<Log>, mut next: u64, to: mpsc::Sender<Result
                 return;
             }
             Ok(changes) if changes.is_empty() => tokio::select! {
+                biased;
                 changed = tail.changed() => if changed.is_err() { return },
                 () = to.closed() => return,
             },
@@ -142,6 +143,7 @@ pub(super) async fn feed_agent(log: Arc<Log>, term: u64, clock: Arc<dyn Clock>, 
         };
         let sent = if changes.is_empty() {
             tokio::select! {
+                biased;
                 changed = tail.changed() => if changed.is_ok() { continue } else { return },
                 () = to.closed() => return,
                 _ = beat.tick() => to.send(message(Body::Beat(v1::Heartbeat {}))).await,
@@ -175,6 +177,7 @@ pub(super) async fn watch_operation(operations: Arc<Operations>, id: String, to:
             return;
         }
         tokio::select! {
+            biased;
             changed = version.changed() => if changed.is_err() { return },
             () = to.closed() => return,
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::stream::{self, StreamExt};
+use ha_core::election::position;
 use ha_core::membership::{Limits, Observation, assess};
 use ha_core::{Assignment, Candidacy, Presence, Registration, Severity, decode, valid_name};
 use ha_proto::v1;
@@ -358,7 +359,8 @@ impl Master<'_> {
     /// The election znode of `node`, if it stands.
     pub(super) async fn candidacy_of(&self, node: &str) -> Result<Option<String>, StoreError> {
         let c = &*self.p.c;
-        let names = c.children("/election").await?;
+        let mut names = c.children("/election").await?;
+        names.sort_by_key(|name| position(name));
         let mut reads = stream::iter(names)
             .map(|name| async move {
                 let path = format!("/election/{name}");

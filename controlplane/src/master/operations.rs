@@ -21,8 +21,10 @@ impl Master<'_> {
         reason: &str,
         text: String,
     ) -> Result<String, StoreError> {
-        // Sorts by time, and short enough to type.
-        let id = uuid::Uuid::now_v7().simple().to_string();
+        // Sorts by the cluster's time, and short enough to type.
+        let now_ms = u64::try_from(self.wall_ms()).unwrap_or(0);
+        let time = uuid::Timestamp::from_unix(uuid::NoContext, now_ms / 1000, (now_ms % 1000) as u32 * 1_000_000);
+        let id = uuid::Uuid::new_v7(time).simple().to_string();
         let id = format!("{}{}", &id[4..12], &id[28..32]);
         let record = OperationRecord {
             what,

@@ -60,6 +60,7 @@ pub async fn drive(
             }
         };
         let input = tokio::select! {
+            biased;
             input = inputs.recv() => match input {
                 Some(input) => input,
                 None => return,

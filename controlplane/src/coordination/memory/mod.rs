@@ -30,6 +30,35 @@ use server::State;
 #[derive(Clone)]
 pub struct MemoryServer(Arc<Inner>);
 
+/// A transaction, as an observer is told of it.
+#[derive(Debug)]
+pub struct Commit<'a> {
+    /// The session whose request or end it was.
+    pub session: i64,
+    /// That session's client.
+    pub client: &'a str,
+    /// What was done.
+    pub done: Done<'a>,
+}
+
+/// What a transaction did. Requests that fail make none.
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum Done<'a> {
+    /// A node was created; `owner` is its session if it is ephemeral, otherwise 0.
+    Created {
+        path: &'a str,
+        data: &'a [u8],
+        owner: i64,
+    },
+    /// A value was replaced.
+    Set { path: &'a str, data: &'a [u8] },
+    /// A node was deleted by a request.
+    Deleted { path: &'a str },
+    /// A session ended, and these ephemerals with it.
+    SessionEnded { gone: &'a [String] },
+}
+
 struct Inner {
     state: Mutex<State>,
     /// Wakes the server's task when something is due earlier than it knows.
@@ -124,6 +153,11 @@ impl MemoryServer {
     /// Every node: path inside the root, value and stat. For assertions.
     pub fn dump(&self) -> BTreeMap<String, (Vec<u8>, Stat)> {
         self.with(|s, _| s.tree.dump())
+    }
+
+    /// Has `observer` told of every transaction from now on, as it is made. It must not call the server.
+    pub fn observe(&self, observer: impl FnMut(&Commit<'_>) + Send + 'static) {
+        self.with(|s, _| s.observer = Some(Box::new(observer)));
     }
 
     /// The last transaction's number.

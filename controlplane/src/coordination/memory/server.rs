@@ -13,6 +13,7 @@ use super::super::session::SessionCell;
 use super::super::{CoordError, Result};
 use super::faults::{FaultPlan, Faults, Outcome};
 use super::tree::{Event, Op, Reply, Tree};
+use super::{Commit, Done};
 
 /// A client's end of a session, as the server may touch it: it only tells that the connection broke or an event came.
 pub(super) struct Peer {
@@ -70,7 +71,12 @@ pub(super) struct State {
     /// When which transaction was committed, as far back as some reader may lag.
     commits: VecDeque<(Instant, i64)>,
     max_lag: Duration,
+    /// Is told of every transaction.
+    pub(super) observer: Option<Observer>,
 }
+
+/// Is told of every transaction as it is made.
+pub(super) type Observer = Box<dyn FnMut(&Commit<'_>) + Send>;
 
 impl State {
     pub(super) fn new(seed: u64, plan: FaultPlan) -> State {
@@ -90,6 +96,7 @@ impl State {
             held: Vec::new(),
             commits: VecDeque::new(),
             max_lag: Duration::ZERO,
+            observer: None,
         };
         state.set_plan(plan);
         state
@@ -259,9 +266,10 @@ impl State {
     /// Ends a session: its ephemerals go.
     pub(super) fn end(&mut self, id: i64, now: Instant) {
         self.detach(id);
-        if self.sessions.remove(&id).is_some() {
+        if let Some(session) = self.sessions.remove(&id) {
             let mut events = Vec::new();
-            self.tree.end_session(id, &mut events);
+            let gone = self.tree.end_session(id, &mut events);
+            self.observe(id, &session.client, Done::SessionEnded { gone: &gone });
             self.committed(events, None, now);
         }
     }
@@ -395,7 +403,23 @@ impl State {
         }
         let result = if op.is_write() {
             let mut events = Vec::new();
+            let client = session.client.clone();
             let result = self.tree.write(&op, id, &mut events);
+            if let Ok(reply) = &result {
+                let done = match (&op, reply) {
+                    (Op::Create { data, .. }, Reply::Created(path, stat)) => Some(Done::Created {
+                        path,
+                        data,
+                        owner: stat.owner,
+                    }),
+                    (Op::Set { path, data, .. }, _) => Some(Done::Set { path, data }),
+                    (Op::Delete { path, .. }, _) => Some(Done::Deleted { path }),
+                    _ => None,
+                };
+                if let Some(done) = done {
+                    self.observe(id, &client, done);
+                }
+            }
             self.committed(events, Some(id), now);
             result
         } else {
@@ -406,6 +430,12 @@ impl State {
         };
         if let Some(reply) = reply {
             let _ = reply.send(result);
+        }
+    }
+
+    fn observe(&mut self, session: i64, client: &str, done: Done<'_>) {
+        if let Some(observer) = &mut self.observer {
+            observer(&Commit { session, client, done });
         }
     }
 

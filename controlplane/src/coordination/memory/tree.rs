@@ -177,8 +177,8 @@ impl Tree {
         }
     }
 
-    /// Deletes the ephemerals of a session that ended, in one transaction.
-    pub(super) fn end_session(&mut self, session: i64, events: &mut Vec<Event>) {
+    /// Deletes the ephemerals of a session that ended, in one transaction, and returns their paths.
+    pub(super) fn end_session(&mut self, session: i64, events: &mut Vec<Event>) -> Vec<String> {
         let owned = self
             .nodes
             .iter()
@@ -186,9 +186,10 @@ impl Tree {
             .map(|(p, _)| p.clone());
         let owned: Vec<String> = owned.collect();
         self.zxid += 1;
-        for path in owned {
-            self.remove(&path, events);
+        for path in &owned {
+            self.remove(path, events);
         }
+        owned
     }
 
     fn create(
