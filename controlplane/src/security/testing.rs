@@ -188,3 +188,8 @@ impl TestCa {
         path
     }
 }
+
+/// The certificate in a PEM text.
+pub(crate) fn der(pem: &str) -> rustls_pki_types::CertificateDer<'static> {
+    super::authority::single(pem).unwrap()
+}
