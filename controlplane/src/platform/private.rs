@@ -18,7 +18,7 @@ pub enum Exposure {
 pub fn exposure(file: &Metadata) -> Exposure {
     use std::os::unix::fs::PermissionsExt as _;
     match file.permissions().mode() {
-        mode if mode & 0o026 != 0 || mode & 0o007 != 0 => Exposure::Others,
+        mode if mode & 0o027 != 0 => Exposure::Others,
         mode if mode & 0o040 != 0 => Exposure::Group,
         _ => Exposure::Private,
     }
