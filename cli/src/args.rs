@@ -11,9 +11,6 @@ use crate::names;
 use crate::output::{ColorChoice, Format};
 
 /// Operate a highly available cluster.
-///
-/// Every global flag can also be set in the environment, as HACTL_ and its name: HACTL_CONTEXT, HACTL_OUTPUT,
-/// HACTL_TIMEOUT. A flag wins over the environment.
 #[derive(Debug, Parser)]
 #[command(
     name = "hactl",
@@ -22,7 +19,9 @@ use crate::output::{ColorChoice, Format};
     disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = true,
-    max_term_width = 120
+    max_term_width = 120,
+    after_help = "Global options can also be set in the environment: HACTL_CONTEXT, HACTL_OUTPUT, HACTL_TIMEOUT, …; a \
+                  flag wins.\nNew here? `hactl playground up` starts a real cluster on this machine."
 )]
 pub struct Cli {
     /// Global flags.
@@ -45,9 +44,19 @@ pub struct Globals {
     #[arg(long, global = true, env = "HACTL_CONTEXT", hide_env = true, value_name = "NAME",
           add = complete::contexts())]
     pub context: Option<String>,
-    /// How data is written.
-    #[arg(short, long, global = true, env = "HACTL_OUTPUT", hide_env = true, value_enum, value_name = "FORMAT",
-          default_value_t = Format::Table, hide_default_value = true, hide_possible_values = false)]
+    /// How data is written: table, wide, json, yaml or name.
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "HACTL_OUTPUT",
+        hide_env = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t = Format::Table,
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
     pub output: Format,
     /// Write tables without their first line.
     #[arg(long, global = true, env = "HACTL_NO_HEADERS", hide_env = true, action = ArgAction::SetTrue,
@@ -73,9 +82,18 @@ pub struct Globals {
         value_name = "SELECTOR"
     )]
     pub selector: Option<String>,
-    /// When to use colour.
-    #[arg(long, global = true, env = "HACTL_COLOR", hide_env = true, value_enum, value_name = "WHEN",
-          default_value_t = ColorChoice::Auto, hide_default_value = true)]
+    /// When to use colour: auto, always or never.
+    #[arg(
+        long,
+        global = true,
+        env = "HACTL_COLOR",
+        hide_env = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t = ColorChoice::Auto,
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
     pub color: ColorChoice,
     /// How long to try, and to wait for a change.
     #[arg(long, global = true, env = "HACTL_TIMEOUT", hide_env = true, value_name = "TIME", default_value = "60s",

@@ -31,11 +31,12 @@ pub(crate) fn report(error: &clap::Error, args: &[OsString]) -> u8 {
 
 fn styled(error: &clap::Error, terminal: bool) -> String {
     let rendered = error.render();
-    if ColorChoice::Auto.decide(terminal) {
+    let text = if ColorChoice::Auto.decide(terminal) {
         rendered.ansi().to_string()
     } else {
         rendered.to_string()
-    }
+    };
+    format!("{}\n", text.trim_end())
 }
 
 /// clap's sentence, tips and usage as message, reasons and next step.
@@ -45,13 +46,21 @@ fn convert(error: &clap::Error, args: &[OsString]) -> CliError {
         _ => codes::USAGE,
     };
     let rendered = error.render().to_string();
-    let mut lines = rendered.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut lines = rendered.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
     let first = lines.next().unwrap_or("the command line is wrong");
-    let mut result = CliError::new(code, first.strip_prefix("error: ").unwrap_or(first));
-    for line in lines {
-        if !line.starts_with("For more information") {
-            result = result.why(line);
+    let mut message = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+    // What a list begins, its items end.
+    while message.ends_with([':', ',']) {
+        let Some(item) = lines.next_if(|line| !line.starts_with("Usage:")) else { break };
+        message = format!("{message} {item}");
+        if lines.peek().is_some_and(|next| next.starts_with(['-', '<'])) {
+            message.push(',');
         }
+    }
+    let mut result = CliError::new(code, message);
+    for line in lines.filter(|line| !line.starts_with("For more information")) {
+        let line = line.strip_prefix("tip: ").unwrap_or(line);
+        result = result.why(line.replacen("Usage:", "usage:", 1));
     }
     result.next(format!("{} --help", command_path(args)), "")
 }

@@ -172,7 +172,7 @@ pub fn tell(
                     });
                 }
                 for step in &result.plan {
-                    line(&format!("would: {step}"));
+                    line(&format!("plan: {step}"));
                 }
                 line("dry run: nothing was changed");
                 return out.text(&text);

@@ -25,7 +25,7 @@ const SKEW_MS: i64 = 5_000;
 
 /// # Errors
 /// `HA0702` if something is wrong; `HA0101` if no node answers.
-pub async fn run(_: &Args, cx: &Cx) -> Result<(), CliError> {
+pub(super) async fn run(_: &Args, cx: &Cx) -> Result<(), CliError> {
     let context = cx.context()?;
     let mut client = cx.client_of(&context)?;
     let mut checks = vec![own_certificate(&context)?];

@@ -21,7 +21,7 @@ pub struct Args {
 
 /// # Errors
 /// `HA0701` under `--check` if the cluster is not healthy.
-pub async fn run(args: &Args, cx: &Cx) -> Result<(), CliError> {
+pub(super) async fn run(args: &Args, cx: &Cx) -> Result<(), CliError> {
     let context = cx.context()?;
     let mut client = cx.client_of(&context)?;
     let state = client.get_state(GetStateRequest {}).await?;

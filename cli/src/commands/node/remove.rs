@@ -8,7 +8,7 @@ use crate::error::CliError;
 use crate::names;
 
 /// `hactl node remove`
-pub type Args = NodeChange;
+pub(super) type Args = NodeChange;
 
 pub(super) async fn run(args: Args, cx: &Cx) -> Result<(), CliError> {
     names::check_name("node", &args.name)?;

@@ -55,8 +55,8 @@ pub(super) async fn run(args: Args, cx: &Cx) -> Result<(), CliError> {
     };
     if user.revoked {
         return Err(CliError::new(codes::REVOKED, format!("user {name} was revoked"))
-            .why("a revoked name is not given out again")
-            .next("hactl user add OTHER --role ROLE", "another name"));
+            .why("its old certificates stay refused; the name may be added anew")
+            .next(format!("hactl user add {name} --role {}", user.role().word()), ""));
     }
     let issued = authority.issue_user(&name, user.role())?;
     let request = RecordUserRequest {
