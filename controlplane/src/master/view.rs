@@ -164,7 +164,7 @@ pub fn user(name: &str, kind: &str, u: &UserRecord) -> v1::User {
         role: u.role.map_or(v1::AccessRole::Unspecified, access_role).into(),
         serials: u.serials.clone(),
         expires_unix_ms: u.expires_ms,
-        revoked: u.revoked_ms.is_some(),
+        revoked: u.is_revoked(),
         created_unix_ms: u.created_ms,
         revoked_unix_ms: u.revoked_ms.unwrap_or(0),
         kind: kind.to_owned(),
