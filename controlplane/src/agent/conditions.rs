@@ -35,6 +35,15 @@ impl Conditions {
         self.0.send_if_modified(|all| all.remove(key).is_some())
     }
 
+    /// Clears those under `prefix` whose rest is none of `names`.
+    pub fn keep_only(&self, prefix: &str, names: &[&str]) {
+        self.0.send_if_modified(|all| {
+            let before = all.len();
+            all.retain(|key, _| key.strip_prefix(prefix).is_none_or(|name| names.contains(&name)));
+            all.len() != before
+        });
+    }
+
     /// The lines, in a stable order.
     pub fn lines(&self) -> Vec<String> {
         self.0.borrow().values().cloned().collect()
@@ -61,6 +70,11 @@ mod tests {
         changes.mark_unchanged();
         assert!(!conditions.clear("other"));
         assert!(!changes.has_changed().unwrap());
+        conditions.set("hook/a", "a");
+        conditions.set("hook/b", "b");
+        conditions.keep_only("hook/", &["b"]);
+        assert_eq!(conditions.lines(), ["full [2J", "b"]);
+        conditions.keep_only("hook/", &[]);
         assert!(conditions.clear("disk"));
         assert!(conditions.lines().is_empty());
     }

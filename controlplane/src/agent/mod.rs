@@ -40,8 +40,8 @@ pub trait Dial: Send + Sync + 'static {
 
 /// What the agent is made of.
 pub struct Options {
-    /// Commands that run at changes.
-    pub hooks: Vec<Hook>,
+    /// Commands that run at changes. When they are replaced, runs under way are ended, and repeated.
+    pub hooks: watch::Receiver<Vec<Hook>>,
     /// How often the node reports.
     pub interval: Duration,
     /// The file system that is measured.
@@ -63,6 +63,39 @@ pub struct Agent {
     pub feed: Feed,
     /// The last measurement.
     pub usage: watch::Receiver<v1::Usage>,
+}
+
+async fn run_hooks(
+    mut hooks: watch::Receiver<Vec<Hook>>,
+    shared: &Shared,
+    feed: &Feed,
+    cursors: &Arc<Cursors>,
+    conditions: &Conditions,
+) {
+    loop {
+        let now = hooks.borrow_and_update().clone();
+        conditions.keep_only("hook/", &now.iter().map(|h| h.name.as_str()).collect::<Vec<_>>());
+        let runs = now.into_iter().map(|hook| {
+            Box::pin(hooks::run(
+                hook,
+                shared.me.clone(),
+                feed.clone(),
+                cursors.clone(),
+                conditions.clone(),
+            ))
+        });
+        let runs = async {
+            join_all(runs).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = runs => {}
+            changed = hooks.changed() => if changed.is_err() {
+                // Whoever could replace them is ending, and the daemon with it.
+                std::future::pending::<()>().await;
+            },
+        }
+    }
 }
 
 /// Prepares the agent; the returned future is its life, until the daemon is told to stop and its last report has gone.
@@ -99,21 +132,12 @@ pub fn new(
         };
         let applier = Applier::new(cursors.applied());
         let helpers = async {
-            let hooks = options.hooks.into_iter().map(|hook| {
-                Box::pin(hooks::run(
-                    hook,
-                    shared.me.clone(),
-                    feed.clone(),
-                    cursors.clone(),
-                    conditions.clone(),
-                ))
-            });
             tokio::join!(
                 drive(shared.coordinator.clone(), shared.clock.clone(), applier, inputs, &feed),
                 cursors.follow(&feed),
                 measure::run(options.disk, options.interval, usage_tx, state.clone()),
                 state.retry(),
-                join_all(hooks),
+                run_hooks(options.hooks, &shared, &feed, &cursors, &conditions),
             );
         };
         tokio::select! {

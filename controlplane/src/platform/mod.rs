@@ -17,9 +17,9 @@ pub use clock::{Clock, SystemClock};
 pub(crate) use file::private_dir;
 pub use file::{DirLock, write_atomic};
 pub use private::{Exposure, exposure};
-pub use usage::{CpuTimes, Memory, cores, cpu_times, daemon_rss, disk, memory};
 #[cfg(unix)]
 pub use unix::{Signals, boot_id, isolate, kill_tree, process_alive};
+pub use usage::{CpuTimes, Memory, cores, cpu_times, daemon_rss, disk, memory};
 #[cfg(windows)]
 pub use windows::{Signals, boot_id, isolate, kill_tree, process_alive};
 
@@ -61,7 +61,10 @@ fn base(_: &str, windows: &str) -> std::path::PathBuf {
 /// The operating system in a few words, for people: `Debian GNU/Linux 12 (bookworm), x86_64`.
 pub fn os_description() -> String {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let pretty = release.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).map(|v| v.trim_matches('"').to_owned());
+    let pretty = release
+        .lines()
+        .find_map(|l| l.strip_prefix("PRETTY_NAME="))
+        .map(|v| v.trim_matches('"').to_owned());
     let name = pretty.or_else(|| sysinfo::System::long_os_version().ok());
     let name = name.unwrap_or_else(|| std::env::consts::OS.to_owned());
     // It ends up in terminals and in a stored value.

@@ -50,6 +50,11 @@ pub fn watchdog() -> Option<Duration> {
     None
 }
 
+/// Whether standard error is the service manager's journal, which adds times itself.
+pub fn logs_to_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some()
+}
+
 /// What the service manager gave to the daemon in its environment and no command that it starts may have.
 pub const PRIVATE_ENVIRONMENT: [&str; 6] = [
     "NOTIFY_SOCKET",
