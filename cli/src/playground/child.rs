@@ -8,16 +8,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// First delay before a child is started again.
-pub const FIRST_DELAY: Duration = Duration::from_millis(200);
+pub(super) const FIRST_DELAY: Duration = Duration::from_millis(200);
 /// Longest delay before a child is started again.
-pub const LONGEST_DELAY: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_DELAY: Duration = Duration::from_secs(5);
 /// A child that ran this long did not die at once: its delay starts anew.
 const STEADY: Duration = Duration::from_secs(10);
 
 /// When a child that ended is started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Restart {
+pub(super) enum Restart {
     /// However it ended.
     Always,
     /// Unless it ended by itself with exit code 0.
@@ -28,33 +28,33 @@ pub enum Restart {
 
 /// A process that the supervisor keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Child {
+pub(super) struct Child {
     /// Unique in the playground; names its log as well.
-    pub name: String,
+    pub(super) name: String,
     /// What it is, for people: zookeeper, had.
-    pub kind: String,
+    pub(super) kind: String,
     /// The address that it serves, for people.
-    pub address: String,
+    pub(super) address: String,
     /// The program.
-    pub program: PathBuf,
+    pub(super) program: PathBuf,
     /// Its arguments.
-    pub args: Vec<String>,
+    pub(super) args: Vec<String>,
     /// Variables besides the supervisor's own.
-    pub env: Vec<(String, String)>,
+    pub(super) env: Vec<(String, String)>,
     /// Standard output and error are appended here.
-    pub log: PathBuf,
+    pub(super) log: PathBuf,
     /// When it is started again.
-    pub restart: Restart,
+    pub(super) restart: Restart,
     /// At the end the highest stage is stopped first, the next one when all of it has gone.
-    pub stage: u8,
+    pub(super) stage: u8,
     /// How long it may take to stop before it is killed, ms.
-    pub patience_ms: u64,
+    pub(super) patience_ms: u64,
 }
 
 /// How a child ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Exit {
+pub(super) enum Exit {
     /// By itself, with this code.
     Code(i32),
     /// By this signal.
@@ -78,7 +78,7 @@ impl std::fmt::Display for Exit {
 /// The delay before a child that ended is started again; `None` if it is not.
 ///
 /// `last` is the delay before its previous start, zero if that was the first one.
-pub fn delay(restart: Restart, exit: Exit, ran: Duration, last: Duration) -> Option<Duration> {
+pub(super) fn delay(restart: Restart, exit: Exit, ran: Duration, last: Duration) -> Option<Duration> {
     let again = match restart {
         Restart::Always => true,
         Restart::OnFailure => exit != Exit::Code(0),
@@ -94,25 +94,25 @@ pub fn delay(restart: Restart, exit: Exit, ran: Duration, last: Duration) -> Opt
 
 /// What the supervisor tells of a child.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub(super) struct Report {
     /// Its name.
-    pub name: String,
+    pub(super) name: String,
     /// What it is.
-    pub kind: String,
+    pub(super) kind: String,
     /// The address that it serves.
-    pub address: String,
+    pub(super) address: String,
     /// Where its log is.
-    pub log: PathBuf,
+    pub(super) log: PathBuf,
     /// What it does now.
-    pub state: State,
+    pub(super) state: State,
     /// How often it was started again.
-    pub restarts: u32,
+    pub(super) restarts: u32,
 }
 
 /// What a child does now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
-pub enum State {
+pub(super) enum State {
     /// It runs.
     Running {
         /// Its process id.

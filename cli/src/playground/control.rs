@@ -17,12 +17,12 @@ const LIMIT: u64 = 1 << 20;
 /// Longest time for an answer to anything but `Down`.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Longest time for the end of all children.
-pub const DOWN: Duration = Duration::from_secs(20);
+pub(super) const DOWN: Duration = Duration::from_secs(20);
 
 /// What is asked of the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Request {
+pub(super) enum Request {
     /// What runs?
     Status,
     /// Start this child and keep it.
@@ -34,7 +34,7 @@ pub enum Request {
 /// What the supervisor answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Answer {
+pub(super) enum Answer {
     /// All children, in the order in which they were started.
     Children {
         /// Process id of the supervisor.
@@ -52,7 +52,7 @@ pub enum Answer {
 ///
 /// # Errors
 /// `HA0902` if none listens, `HA0904` if it does not answer or refuses.
-pub async fn ask(place: &Place, request: &Request) -> Result<Answer, CliError> {
+pub(super) async fn ask(place: &Place, request: &Request) -> Result<Answer, CliError> {
     let limit = if *request == Request::Down { DOWN } else { ANSWER };
     let failed = |why: String| {
         CliError::new(codes::PLAYGROUND_FAILED, "the playground's supervisor did not answer")
@@ -92,7 +92,7 @@ async fn exchange(place: &Place, request: &Request) -> std::io::Result<Answer> {
 ///
 /// # Errors
 /// What writing to a socket gives.
-pub async fn write<T: Serialize>(stream: &mut UnixStream, message: &T) -> std::io::Result<()> {
+pub(super) async fn write<T: Serialize>(stream: &mut UnixStream, message: &T) -> std::io::Result<()> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
     stream.write_all(&line).await
@@ -102,16 +102,16 @@ pub async fn write<T: Serialize>(stream: &mut UnixStream, message: &T) -> std::i
 ///
 /// # Errors
 /// What reading from a socket gives; `InvalidData` for a line that is not understood.
-pub async fn read<T: for<'a> Deserialize<'a>>(stream: &mut UnixStream) -> std::io::Result<T> {
+pub(super) async fn read<T: for<'a> Deserialize<'a>>(stream: &mut UnixStream) -> std::io::Result<T> {
     let mut line = String::new();
     BufReader::new(stream.take(LIMIT)).read_line(&mut line).await?;
     serde_json::from_str(&line).map_err(|e| std::io::Error::new(std::io::ErrorKind::InvalidData, e))
 }
 
 /// A path to a socket that is short enough for the system, whose limit is about a hundred bytes.
-pub struct Reach {
+pub(super) struct Reach {
     /// To be given to bind or connect while this lives.
-    pub path: PathBuf,
+    pub(super) path: PathBuf,
     _dir: Option<std::fs::File>,
 }
 
@@ -120,7 +120,7 @@ impl Reach {
     ///
     /// # Errors
     /// If its directory cannot be opened.
-    pub fn new(socket: &Path) -> std::io::Result<Self> {
+    pub(super) fn new(socket: &Path) -> std::io::Result<Self> {
         use std::os::fd::AsRawFd as _;
         if socket.as_os_str().len() < 100 || !cfg!(target_os = "linux") {
             return Ok(Self {

@@ -21,7 +21,7 @@ const GONE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// `HA0902` if there is nothing to end, `HA0904` if it does not end.
-pub async fn run(args: &DownArgs, globals: &Globals) -> Result<(), CliError> {
+pub(super) async fn run(args: &DownArgs, globals: &Globals) -> Result<(), CliError> {
     let notes = Out::new(globals).notes;
     let place = Place::find(args.place.dir.as_deref(), system::is_root())?;
     let record = Record::load(&place)?.ok_or_else(|| none(&place))?;

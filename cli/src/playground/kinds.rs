@@ -14,9 +14,9 @@ use crate::error::CliError;
 use crate::files;
 
 /// Name of the ZooKeeper server among the children.
-pub const ZOOKEEPER: &str = "zookeeper";
+pub(super) const ZOOKEEPER: &str = "zookeeper";
 /// The session timeout that the cluster asks for and that this ZooKeeper grants, and no other.
-pub const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
+pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Daemons end before the ZooKeeper that they take leave of.
 const STAGE_ZOOKEEPER: u8 = 0;
@@ -41,7 +41,7 @@ const JVM: [&str; 11] = [
 ///
 /// # Errors
 /// `HA0002` if the configuration cannot be written.
-pub fn zookeeper(place: &Place, needs: &Needs, address: &str, restart: bool) -> Result<Child, CliError> {
+pub(super) fn zookeeper(place: &Place, needs: &Needs, address: &str, restart: bool) -> Result<Child, CliError> {
     let data = place.data(ZOOKEEPER);
     let (host, port) = address.rsplit_once(':').unwrap_or((address, "2181"));
     let session_ms = SESSION_TIMEOUT.as_millis();
@@ -84,7 +84,7 @@ pub fn zookeeper(place: &Place, needs: &Needs, address: &str, restart: bool) -> 
 ///
 /// # Errors
 /// `HA0002` if the settings cannot be written.
-pub fn daemon(place: &Place, had: &Path, node: &Node, restart: bool) -> Result<Child, CliError> {
+pub(super) fn daemon(place: &Place, had: &Path, node: &Node, restart: bool) -> Result<Child, CliError> {
     let config = place.data(&node.name).join("had.toml");
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let path = |path: &Path| quoted(&path.display().to_string());
@@ -111,12 +111,12 @@ pub fn daemon(place: &Place, had: &Path, node: &Node, restart: bool) -> Result<C
 }
 
 /// Where the join bundle of a node is.
-pub fn bundle(place: &Place, node: &Node) -> std::path::PathBuf {
+pub(super) fn bundle(place: &Place, node: &Node) -> std::path::PathBuf {
     place.data(&node.name).join("bundle.toml")
 }
 
 /// What the ZooKeeper server says it is: standalone, leader, follower. `None` while it does not serve.
-pub async fn zookeeper_mode(address: &str) -> Option<String> {
+pub(super) async fn zookeeper_mode(address: &str) -> Option<String> {
     let ask = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(b"srvr").await?;

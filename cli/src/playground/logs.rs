@@ -11,7 +11,7 @@ const TAIL: u64 = 64 << 10;
 const LINES: usize = 6;
 
 /// Adds the lines at the end of `log` that explain the most, and where the rest is.
-pub fn explain(error: CliError, log: &Path) -> CliError {
+pub(super) fn explain(error: CliError, log: &Path) -> CliError {
     let error = lines(&tail(log)).into_iter().fold(error, CliError::why);
     error
         .next(format!("less {}", log.display()), "the whole log")

@@ -13,22 +13,22 @@ const JARS: [&str; 2] = ["/usr/share/java/zookeeper.jar", "/usr/share/java/slf4j
 
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Needs {
+pub(super) struct Needs {
     /// The Java launcher.
-    pub java: PathBuf,
+    pub(super) java: PathBuf,
     /// The class path of ZooKeeper.
-    pub classpath: String,
+    pub(super) classpath: String,
     /// The daemon.
-    pub had: PathBuf,
+    pub(super) had: PathBuf,
     /// This program.
-    pub hactl: PathBuf,
+    pub(super) hactl: PathBuf,
 }
 
 /// Looks for everything.
 ///
 /// # Errors
 /// `HA0903` with all that is missing.
-pub fn find() -> Result<Needs, CliError> {
+pub(super) fn find() -> Result<Needs, CliError> {
     let set = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
     let home = set("JAVA_HOME").map(|home| Path::new(&home).join("bin").join("java"));
     let java = home.filter(|java| java.is_file()).or_else(|| in_path("java"));

@@ -16,7 +16,7 @@ const VERSION: u32 = 1;
 
 /// The directory of a playground.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place(PathBuf);
+pub(super) struct Place(PathBuf);
 
 impl Place {
     /// This directory, or where playgrounds are kept: the user's state directory, `/var/tmp` for root, whose home is
@@ -24,7 +24,7 @@ impl Place {
     ///
     /// # Errors
     /// `HA0002` if there is no such place.
-    pub fn find(dir: Option<&Path>, root: bool) -> Result<Self, CliError> {
+    pub(super) fn find(dir: Option<&Path>, root: bool) -> Result<Self, CliError> {
         if let Some(dir) = dir {
             let absolute = std::path::absolute(dir).map_err(|e| file_error("use", dir, &e))?;
             return Ok(Self(absolute));
@@ -44,55 +44,55 @@ impl Place {
     }
 
     /// The directory itself.
-    pub fn dir(&self) -> &Path {
+    pub(super) fn dir(&self) -> &Path {
         &self.0
     }
 
     /// Programs that every user of the playground may run.
-    pub fn bin(&self) -> PathBuf {
+    pub(super) fn bin(&self) -> PathBuf {
         self.0.join("bin")
     }
 
     /// Held locked by whoever runs this playground.
-    pub fn lock(&self) -> PathBuf {
+    pub(super) fn lock(&self) -> PathBuf {
         self.0.join("lock")
     }
 
     /// The supervisor listens here.
-    pub fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         self.0.join(Self::SOCKET)
     }
 
     /// Name of the supervisor's socket in the directory.
-    pub const SOCKET: &str = "control";
+    pub(super) const SOCKET: &str = "control";
 
     /// What runs, as the supervisor last wrote it: read only to clean up after a supervisor that was killed.
-    pub fn running(&self) -> PathBuf {
+    pub(super) fn running(&self) -> PathBuf {
         self.0.join("running.json")
     }
 
     /// Where logs are.
-    pub fn logs(&self) -> PathBuf {
+    pub(super) fn logs(&self) -> PathBuf {
         self.0.join("logs")
     }
 
     /// The log of this process.
-    pub fn log(&self, child: &str) -> PathBuf {
+    pub(super) fn log(&self, child: &str) -> PathBuf {
         self.logs().join(format!("{child}.log"))
     }
 
     /// What this process keeps.
-    pub fn data(&self, child: &str) -> PathBuf {
+    pub(super) fn data(&self, child: &str) -> PathBuf {
         self.0.join("data").join(child)
     }
 
     /// The record.
-    pub fn record(&self) -> PathBuf {
+    pub(super) fn record(&self) -> PathBuf {
         self.0.join("playground.toml")
     }
 
     /// How to name this playground to hactl: nothing for the usual place.
-    pub fn flag(&self, root: bool) -> String {
+    pub(super) fn flag(&self, root: bool) -> String {
         match Self::find(None, root) {
             Ok(usual) if usual == *self => String::new(),
             _ => format!(" --dir {}", self.0.display()),
@@ -103,37 +103,37 @@ impl Place {
 /// One node of the playground.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Node {
+pub(super) struct Node {
     /// Its name.
-    pub name: String,
+    pub(super) name: String,
     /// gRPC, host:port.
-    pub address: String,
+    pub(super) address: String,
     /// HTTP, host:port.
-    pub http: String,
+    pub(super) http: String,
 }
 
 /// What a playground is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Record {
+pub(super) struct Record {
     version: u32,
     /// Name of the cluster and of the context.
-    pub cluster: String,
+    pub(super) cluster: String,
     /// Its id; tells the context of this playground from another of the same name.
-    pub cluster_id: String,
+    pub(super) cluster_id: String,
     /// Where the operator's contexts are.
-    pub contexts: PathBuf,
+    pub(super) contexts: PathBuf,
     /// The user that the processes run as.
-    pub user: String,
+    pub(super) user: String,
     /// The ZooKeeper server, host:port.
-    pub zookeeper: String,
+    pub(super) zookeeper: String,
     /// The nodes, in order.
-    pub nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
 }
 
 impl Record {
     /// A record of this version.
-    pub fn new(cluster: String, cluster_id: String, contexts: PathBuf, user: String, zookeeper: String) -> Self {
+    pub(super) fn new(cluster: String, cluster_id: String, contexts: PathBuf, user: String, zookeeper: String) -> Self {
         Self {
             version: VERSION,
             cluster,
@@ -149,7 +149,7 @@ impl Record {
     ///
     /// # Errors
     /// `HA0002` if it cannot be written.
-    pub fn save(&self, place: &Place) -> Result<(), CliError> {
+    pub(super) fn save(&self, place: &Place) -> Result<(), CliError> {
         let text = toml::to_string(self)
             .map_err(|e| CliError::new(codes::INTERNAL, "cannot write the playground's record").why(e.to_string()))?;
         files::replace(&place.record(), &text)
@@ -159,7 +159,7 @@ impl Record {
     ///
     /// # Errors
     /// `HA0002` if it is damaged.
-    pub fn load(place: &Place) -> Result<Option<Self>, CliError> {
+    pub(super) fn load(place: &Place) -> Result<Option<Self>, CliError> {
         let path = place.record();
         if !path.exists() {
             return Ok(None);

@@ -21,11 +21,11 @@ const TRIES: u32 = 200;
 
 /// The addresses of a playground.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Addresses {
+pub(super) struct Addresses {
     /// Of the ZooKeeper server.
-    pub zookeeper: String,
+    pub(super) zookeeper: String,
     /// Of the nodes.
-    pub nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
 }
 
 /// Chooses addresses for this many nodes. `usual` asks for the usual ports where they are free; several playgrounds that
@@ -33,7 +33,7 @@ pub struct Addresses {
 ///
 /// # Errors
 /// `HA0904` if no free port is found.
-pub fn choose(nodes: u8, usual: bool) -> Result<Addresses, CliError> {
+pub(super) fn choose(nodes: u8, usual: bool) -> Result<Addresses, CliError> {
     let own = Ipv4Addr::new(127, 0, 0, FIRST);
     let shared = TcpListener::bind((own, 0)).is_err();
     let mut held = Vec::new();

@@ -26,7 +26,7 @@ const QUESTION: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// `HA0902` if none runs there.
-pub async fn run(args: &DirArgs, globals: &Globals) -> Result<(), CliError> {
+pub(super) async fn run(args: &DirArgs, globals: &Globals) -> Result<(), CliError> {
     let place = Place::find(args.dir.as_deref(), system::is_root())?;
     let record = Record::load(&place)?.ok_or_else(|| down::none(&place))?;
     show(&place, &record, &Out::new(globals)).await

@@ -31,7 +31,7 @@ const SOON: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// `HA0904` if it cannot listen.
-pub fn run(dir: &Path, tied_to: Option<u32>) -> Result<(), CliError> {
+pub(super) fn run(dir: &Path, tied_to: Option<u32>) -> Result<(), CliError> {
     if let Some(parent) = tied_to {
         system::end_with_parent(parent);
     }

@@ -15,17 +15,17 @@ use crate::error::{CliError, file_error};
 
 /// Who the processes run as.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
+pub(super) struct Account {
     /// Name.
-    pub name: String,
+    pub(super) name: String,
     /// User id.
-    pub uid: u32,
+    pub(super) uid: u32,
     /// Group id.
-    pub gid: u32,
+    pub(super) gid: u32,
 }
 
 /// Whether this is root.
-pub fn is_root() -> bool {
+pub(super) fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
@@ -38,7 +38,7 @@ fn account(user: User) -> Account {
 }
 
 /// Who calls.
-pub fn invoker() -> Account {
+pub(super) fn invoker() -> Account {
     let uid = Uid::effective();
     match User::from_uid(uid) {
         Ok(Some(user)) => account(user),
@@ -51,7 +51,7 @@ pub fn invoker() -> Account {
 }
 
 /// For root, the unprivileged user that the processes are to run as: whoever called sudo, or nobody.
-pub fn unprivileged() -> Option<Account> {
+pub(super) fn unprivileged() -> Option<Account> {
     let sudo = std::env::var("SUDO_USER")
         .ok()
         .filter(|name| !name.is_empty() && name != "root");
@@ -63,7 +63,7 @@ pub fn unprivileged() -> Option<Account> {
 }
 
 /// Whether `account` may pass through `dir` and all above it, by their modes.
-pub fn may_pass(account: &Account, dir: &Path) -> bool {
+pub(super) fn may_pass(account: &Account, dir: &Path) -> bool {
     dir.ancestors().all(|dir| match dir.metadata() {
         Ok(meta) => {
             let bit = if meta.uid() == account.uid {
@@ -85,7 +85,7 @@ pub fn may_pass(account: &Account, dir: &Path) -> bool {
 ///
 /// # Errors
 /// `HA0002` with what cannot be given away.
-pub fn give_all(path: &Path, account: &Account) -> Result<(), CliError> {
+pub(super) fn give_all(path: &Path, account: &Account) -> Result<(), CliError> {
     if is_root() { give(path, account) } else { Ok(()) }
 }
 
@@ -106,7 +106,7 @@ fn give(path: &Path, account: &Account) -> Result<(), CliError> {
 ///
 /// # Errors
 /// `HA0002` if the file cannot be opened.
-pub fn try_lock(path: &Path) -> Result<Option<File>, CliError> {
+pub(super) fn try_lock(path: &Path) -> Result<Option<File>, CliError> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let file = std::fs::OpenOptions::new()
         .read(true)
@@ -126,16 +126,16 @@ pub fn try_lock(path: &Path) -> Result<Option<File>, CliError> {
 
 /// A process that cannot be mistaken for another one that got its number later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Process {
+pub(super) struct Process {
     /// Its id.
-    pub pid: u32,
+    pub(super) pid: u32,
     /// When the kernel started it, in its own units; 0 where that cannot be known.
-    pub started: u64,
+    pub(super) started: u64,
 }
 
 impl Process {
     /// The process that has this id now.
-    pub fn now(pid: u32) -> Self {
+    pub(super) fn now(pid: u32) -> Self {
         Self {
             pid,
             started: started(pid).unwrap_or(0),
@@ -143,12 +143,12 @@ impl Process {
     }
 
     /// Whether it is this very process that still runs.
-    pub fn is_alive(self) -> bool {
+    pub(super) fn is_alive(self) -> bool {
         self.started != 0 && started(self.pid) == Some(self.started)
     }
 
     /// Kills it, if it is still this very process.
-    pub fn kill(self) {
+    pub(super) fn kill(self) {
         if self.is_alive() {
             let _ = signal(self.pid, Signal::SIGKILL);
         }
@@ -157,21 +157,21 @@ impl Process {
 
 /// What a supervisor runs.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Running {
+pub(super) struct Running {
     /// The supervisor itself.
-    pub supervisor: Process,
+    pub(super) supervisor: Process,
     /// Its children.
-    pub children: Vec<Process>,
+    pub(super) children: Vec<Process>,
 }
 
 impl Running {
     /// Reads what a supervisor wrote last; `None` if it wrote nothing that can be read.
-    pub fn load(path: &Path) -> Option<Self> {
+    pub(super) fn load(path: &Path) -> Option<Self> {
         serde_json::from_str(&crate::files::read(path).ok()?).ok()
     }
 
     /// Kills all of it that is still there.
-    pub fn kill(&self) {
+    pub(super) fn kill(&self) {
         self.supervisor.kill();
         for child in &self.children {
             child.kill();
@@ -196,13 +196,13 @@ fn signal(pid: u32, signal: Signal) -> nix::Result<()> {
 }
 
 /// Asks an unreaped child of this process to end.
-pub fn terminate(child: &std::process::Child) {
+pub(super) fn terminate(child: &std::process::Child) {
     let _ = signal(child.id(), Signal::SIGTERM);
 }
 
 /// How an own child ended, if it did. What is left of the process group that it led is killed first: while the child
 /// is not reaped its number, and so the group's, cannot mean anything else.
-pub fn reap(child: &mut std::process::Child) -> Option<super::child::Exit> {
+pub(super) fn reap(child: &mut std::process::Child) -> Option<super::child::Exit> {
     #[cfg(target_os = "linux")]
     {
         use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -221,13 +221,13 @@ pub fn reap(child: &mut std::process::Child) -> Option<super::child::Exit> {
 }
 
 /// Makes this process independent of the terminal and of whoever started it.
-pub fn detach() {
+pub(super) fn detach() {
     // Fails only for the leader of a group, which is independent already.
     let _ = nix::unistd::setsid();
 }
 
 /// Ends this process with the one that started it, `parent`.
-pub fn end_with_parent(parent: u32) {
+pub(super) fn end_with_parent(parent: u32) {
     #[cfg(target_os = "linux")]
     {
         let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGTERM);
@@ -240,7 +240,7 @@ pub fn end_with_parent(parent: u32) {
 }
 
 /// Lets `command` run as the leader of a process group that dies with the thread that starts it.
-pub fn leash(command: &mut Command) {
+pub(super) fn leash(command: &mut Command) {
     command.process_group(0);
     #[cfg(target_os = "linux")]
     {
@@ -261,7 +261,7 @@ pub fn leash(command: &mut Command) {
 }
 
 /// Lets `command` run as `account`.
-pub fn run_as(command: &mut Command, account: &Account) {
+pub(super) fn run_as(command: &mut Command, account: &Account) {
     command.uid(account.uid).gid(account.gid);
 }
 
@@ -278,7 +278,7 @@ fn exit(status: std::process::ExitStatus) -> super::child::Exit {
 ///
 /// # Errors
 /// `HA0008` if it is not.
-pub fn check_owner(dir: &Path, owners: &[&Account]) -> Result<(), CliError> {
+pub(super) fn check_owner(dir: &Path, owners: &[&Account]) -> Result<(), CliError> {
     let meta = dir.symlink_metadata().map_err(|e| file_error("use", dir, &e))?;
     if meta.is_dir() && owners.iter().any(|a| a.uid == meta.uid()) {
         return Ok(());

@@ -34,7 +34,7 @@ const MARK: &str = "playground";
 ///
 /// # Errors
 /// `HA0901` if one runs there already, `HA0903` if something is not installed, `HA0904` if it does not become healthy.
-pub async fn run(args: &UpArgs, globals: &Globals) -> Result<(), CliError> {
+pub(super) async fn run(args: &UpArgs, globals: &Globals) -> Result<(), CliError> {
     names::check_name("cluster", &args.cluster)?;
     let out = Out::new(globals);
     let root = system::is_root();
