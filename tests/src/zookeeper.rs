@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -220,9 +221,12 @@ impl ZkServer {
         self.dir.path().join("server.log")
     }
 
-    /// Stops the process as SIGSTOP does.
+    /// Stops the process as SIGSTOP does, and returns when all of it has stopped.
     pub fn pause(&self) {
         self.signal(Signal::SIGSTOP);
+        if let Some(pid) = self.pid().and_then(|pid| i32::try_from(pid).ok()) {
+            let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WUNTRACED));
+        }
     }
 
     /// Continues a stopped process.
