@@ -10,6 +10,7 @@ mod conn;
 mod hygiene;
 mod keymap;
 mod link;
+mod obey;
 mod once;
 mod render;
 mod runner;
