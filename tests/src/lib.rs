@@ -1,4 +1,8 @@
 //! Harness for tests on real processes, and the suites that run on more than one implementation.
 
+#[cfg(unix)]
+pub mod cluster;
 pub mod conformance;
+#[cfg(target_os = "linux")]
+pub mod netns;
 pub mod zookeeper;
