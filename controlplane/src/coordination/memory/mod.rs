@@ -8,6 +8,8 @@ mod client;
 mod faults;
 mod server;
 #[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod tests;
 mod tree;
 
@@ -46,11 +48,7 @@ pub struct Commit<'a> {
 #[allow(missing_docs)]
 pub enum Done<'a> {
     /// A node was created; `owner` is its session if it is ephemeral, otherwise 0.
-    Created {
-        path: &'a str,
-        data: &'a [u8],
-        owner: i64,
-    },
+    Created { path: &'a str, data: &'a [u8], owner: i64 },
     /// A value was replaced.
     Set { path: &'a str, data: &'a [u8] },
     /// A node was deleted by a request.
