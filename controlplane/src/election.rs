@@ -163,31 +163,55 @@ async fn raise(p: &Participant<'_>, me: &str, before: MasterRecord, version: i32
     })
 }
 
+/// One stretch of mastership in the log, for people and for the tests that intersect the stretches of all nodes. Its end is
+/// logged however it ends, also when the future is dropped.
+struct Stretch<'p, 'a> {
+    p: &'p Participant<'a>,
+    term: u64,
+    begun: Duration,
+    end: String,
+}
+
+impl<'p, 'a> Stretch<'p, 'a> {
+    fn begin(p: &'p Participant<'a>, term: u64) -> Self {
+        let begun = p.shared.clock.boottime();
+        tracing::info!(target: "had::lease", term, from_ns = begun.as_nanos(), "mastership begins");
+        Self { p, term, begun, end: "the session or the daemon ended".to_owned() }
+    }
+}
+
+impl Drop for Stretch<'_, '_> {
+    fn drop(&mut self) {
+        // A frozen process notices the end of its lease late, but did nothing after it.
+        let now = self.p.shared.clock.boottime();
+        let until = self.p.c.lease().borrow().until.map_or(self.begun, |until| until.min(now));
+        tracing::info!(
+            target: "had::lease",
+            term = self.term,
+            from_ns = self.begun.as_nanos(),
+            until_ns = until.as_nanos(),
+            "mastership ends: {}",
+            self.end
+        );
+    }
+}
+
 /// Acts as master until something ends it. Leaves no task behind.
 async fn act(p: &Participant<'_>, won: Won) -> Result<(), CoordError> {
-    let clock = &p.shared.clock;
-    let begun = clock.boottime();
-    let lease_end = |now: Duration| p.c.lease().borrow().until.map_or(begun, |until| until.min(now));
-    tracing::info!(target: "had::lease", term = won.term, from_ns = begun.as_nanos(), "mastership begins");
     let end = {
+        let mut stretch = Stretch::begin(p, won.term);
         let acting = master::run(p, &won);
         tokio::pin!(acting);
-        tokio::select! {
+        let end = tokio::select! {
             biased;
             end = guard_lease(p, won.term) => end,
             end = guard_record(p, &won) => end,
             end = &mut acting => end,
-        }
+        };
+        stretch.end = end.to_string();
+        end
     };
     p.tx.handle.send_replace(None);
-    let until = lease_end(clock.boottime());
-    tracing::info!(
-        target: "had::lease",
-        term = won.term,
-        from_ns = begun.as_nanos(),
-        until_ns = until.as_nanos(),
-        "mastership ends: {end}"
-    );
     match end {
         End::Transfer { to, pin } => hand_over(p, &won, to, pin).await,
         End::Lost(e) => Err(e),
