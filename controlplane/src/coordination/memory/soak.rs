@@ -1,16 +1,20 @@
 //! Clients that compete for one node under random faults: never do two of them hold a lease at the same time.
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::super::{Connector, CoordError, Coordinator, CreateMode, Lease, SessionState, resolve};
-use super::{FaultPlan, MemoryConnector, MemoryServer};
+use super::{FaultPlan, MemoryConnector, MemoryServer, Spawner};
 use crate::platform::Clock;
 
 const T: Duration = Duration::from_secs(4);
@@ -29,6 +33,36 @@ impl Clock for TokioClock {
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
+}
+
+/// Stops and continues all futures of one client, as SIGSTOP and SIGCONT do.
+#[derive(Clone, Default)]
+struct Gate(Arc<Mutex<(bool, Vec<Waker>)>>);
+
+impl Gate {
+    fn stop(&self) {
+        self.0.lock().unwrap().0 = true;
+    }
+
+    fn go_on(&self) {
+        let mut gate = self.0.lock().unwrap();
+        gate.0 = false;
+        gate.1.drain(..).for_each(Waker::wake);
+    }
+
+    /// Spawns a future that stands still while the gate is closed.
+    fn spawn(&self, mut task: BoxFuture<'static, ()>) -> tokio::task::JoinHandle<()> {
+        let gate = self.0.clone();
+        tokio::spawn(poll_fn(move |cx| {
+            let mut held = gate.lock().unwrap();
+            if held.0 {
+                held.1.push(cx.waker().clone());
+                return Poll::Pending;
+            }
+            drop(held);
+            Pin::as_mut(&mut task).poll(cx)
+        }))
+    }
 }
 
 /// Competes for `/owner` for ever; publishes its lease while it owns the node.
@@ -93,12 +127,18 @@ async fn soak(seed: u64) -> usize {
     let _ = resolve::create(&*root, "", b"", CreateMode::Persistent, |_, _| true).await;
     let owned = Arc::new(AtomicUsize::new(0));
     let mut leases = Vec::new();
-    let mut tasks = Vec::new();
+    let (mut tasks, mut gates) = (Vec::new(), Vec::new());
     for i in 0..CLIENTS {
-        let connector = MemoryConnector::new(&server, &format!("n{i}"), clock.clone(), T);
+        let gate = Gate::default();
+        let spawner: Spawner = {
+            let gate = gate.clone();
+            Arc::new(move |task| drop(gate.spawn(task)))
+        };
+        let connector = MemoryConnector::new(&server, &format!("n{i}"), clock.clone(), T).with_spawner(spawner);
         let (tx, rx) = watch::channel(Lease::default());
         leases.push(rx);
-        tasks.push(tokio::spawn(compete(connector, tx, owned.clone())));
+        tasks.push(gate.spawn(Box::pin(compete(connector, tx, owned.clone()))));
+        gates.push(gate);
     }
     let mut rng = SmallRng::seed_from_u64(seed);
     for tick in 0..6000 {
@@ -107,16 +147,19 @@ async fn soak(seed: u64) -> usize {
         let holders = leases.iter().filter(|l| l.borrow().holds(now)).count();
         assert!(holders <= 1, "seed {seed}, tick {tick}: {holders} leases at once");
         if tick % 50 == 0 {
-            let client = format!("n{}", rng.random_range(0..CLIENTS));
-            match rng.random_range(0..8) {
+            let i = rng.random_range(0..CLIENTS);
+            let client = format!("n{i}");
+            match rng.random_range(0..9) {
                 0 => server.disconnect(&client),
-                1 | 2 => server.partition(&client),
-                3 => server.freeze(),
-                4 => server.crash(),
+                1 => server.partition(&client),
+                2 | 3 => gates[i].stop(),
+                4 => server.freeze(),
+                5 => server.crash(),
                 _ => {
                     server.thaw();
                     server.recover();
                     (0..CLIENTS).for_each(|i| server.reconnect(&format!("n{i}")));
+                    gates.iter().for_each(Gate::go_on);
                 }
             }
         }
