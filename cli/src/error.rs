@@ -236,8 +236,9 @@ impl std::error::Error for CliError {}
 
 /// A failure to read or write what the operator named.
 pub fn file_error(action: &str, path: &std::path::Path, error: &std::io::Error) -> CliError {
+    let text = error.to_string();
     CliError::new(codes::BAD_FILE, format!("cannot {action} {}", path.display()))
-        .why(error.to_string())
+        .why(text.split(" (os error").next().unwrap_or(&text))
         .detail("path", path.display().to_string())
 }
 

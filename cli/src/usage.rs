@@ -46,12 +46,18 @@ fn convert(error: &clap::Error, args: &[OsString]) -> CliError {
         _ => codes::USAGE,
     };
     let rendered = error.render().to_string();
-    let mut lines = rendered.lines().map(str::trim).filter(|line| !line.is_empty()).peekable();
+    let mut lines = rendered
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .peekable();
     let first = lines.next().unwrap_or("the command line is wrong");
     let mut message = first.strip_prefix("error: ").unwrap_or(first).to_owned();
     // What a list begins, its items end.
     while message.ends_with([':', ',']) {
-        let Some(item) = lines.next_if(|line| !line.starts_with("Usage:")) else { break };
+        let Some(item) = lines.next_if(|line| !line.starts_with("Usage:")) else {
+            break;
+        };
         message = format!("{message} {item}");
         if lines.peek().is_some_and(|next| next.starts_with(['-', '<'])) {
             message.push(',');
@@ -60,6 +66,7 @@ fn convert(error: &clap::Error, args: &[OsString]) -> CliError {
     let mut result = CliError::new(code, message);
     for line in lines.filter(|line| !line.starts_with("For more information")) {
         let line = line.strip_prefix("tip: ").unwrap_or(line);
+        let line = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')).unwrap_or(line);
         result = result.why(line.replacen("Usage:", "usage:", 1));
     }
     result.next(format!("{} --help", command_path(args)), "")

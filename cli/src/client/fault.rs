@@ -65,6 +65,11 @@ pub(crate) fn sort(status: &Status, endpoint: &str) -> Fault {
     }
 }
 
+/// Whether the node said what happened, so that nothing is left in the dark.
+pub(crate) fn is_told(status: &Status) -> bool {
+    detail(status).is_some()
+}
+
 fn detail(status: &Status) -> Option<ErrorDetail> {
     let bytes = status.metadata().get_bin(ha_proto::ERROR_DETAIL)?.to_bytes().ok()?;
     let mut detail = ErrorDetail::decode(bytes).ok().filter(|d| !d.code.is_empty())?;
@@ -86,38 +91,41 @@ fn sort_detail(detail: ErrorDetail) -> Fault {
     Fault::Again(error)
 }
 
-/// TLS alerts: with TLS 1.3 a server's refusal of our certificate arrives only after the handshake.
+/// TLS alerts: with TLS 1.3 a server's refusal of our certificate arrives only after the handshake, as the end of the
+/// connection. HTTP/2 keeps no more of it than its text.
 fn refused_certificate(status: &Status, endpoint: &str) -> Option<Fault> {
-    use rustls::AlertDescription as Alert;
+    const ALERT: &str = "fatal alert: ";
     let mut cause = std::error::Error::source(status);
+    let mut alert = None;
     while let Some(error) = cause {
-        let tls = error.downcast_ref::<rustls::Error>().or_else(|| {
-            error
-                .downcast_ref::<std::io::Error>()
-                .and_then(|e| e.get_ref())
-                .and_then(|e| e.downcast_ref())
-        });
-        if let Some(rustls::Error::AlertReceived(alert)) = tls {
-            return Some(Fault::Final(match alert {
-                Alert::CertificateExpired => CliError::new(
-                    codes::CERT_EXPIRED,
-                    format!("{endpoint} says that the certificate has expired"),
-                )
-                .why("this machine's clock or the node's is wrong, or it expired just now")
-                .next("date -u", "compare the clocks"),
-                Alert::CertificateRevoked => CliError::new(
-                    codes::REVOKED,
-                    format!("{endpoint} says that the certificate was revoked"),
-                ),
-                other => CliError::new(codes::WRONG_CLUSTER, format!("{endpoint} refuses this certificate"))
-                    .why(format!("TLS alert: {other:?}"))
-                    .why("it was signed by another cluster's authority")
-                    .next("hactl context list", "which cluster is this context of?"),
-            }));
-        }
+        let text = error.to_string();
+        alert = text.find(ALERT).map(|at| text[at + ALERT.len()..].to_owned()).or(alert);
         cause = error.source();
     }
-    None
+    let alert = alert?;
+    let name = alert
+        .split(|c: char| !c.is_ascii_alphanumeric())
+        .next()
+        .unwrap_or_default();
+    Some(Fault::Final(match name {
+        "CertificateExpired" => CliError::new(
+            codes::CERT_EXPIRED,
+            format!("{endpoint} says that the certificate has expired"),
+        )
+        .why("this machine's clock or the node's is wrong, or it expired just now")
+        .next("date -u", "compare the clocks"),
+        "CertificateRevoked" => CliError::new(
+            codes::REVOKED,
+            format!("{endpoint} says that the certificate was revoked"),
+        ),
+        "UnknownCA" | "DecryptError" | "BadCertificate" | "AccessDenied" | "UnsupportedCertificate" => {
+            CliError::new(codes::WRONG_CLUSTER, format!("{endpoint} refuses this certificate"))
+                .why("it was not signed by the authority that the node trusts")
+                .why(format!("TLS alert {name}"))
+                .next("hactl context list", "which cluster is this context of?")
+        }
+        _ => return None,
+    }))
 }
 
 fn root_cause(status: &Status) -> String {

@@ -28,6 +28,8 @@ use fault::Fault;
 const ROUNDS: u32 = 3;
 /// Longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A try that gets less than this would only hide what the one before it said.
+const LEAST_TRY: Duration = Duration::from_millis(100);
 /// Longest time for one try, so that a node that hangs does not use up the whole timeout.
 const TRY_LIMIT: Duration = Duration::from_secs(20);
 /// A node that does not answer a ping within this is gone.
@@ -257,7 +259,7 @@ impl Client {
                         }
                         Ok(Err(status)) => {
                             let fault = self.sort(&status);
-                            may_have_arrived |= matches!(fault, Fault::Elsewhere(_));
+                            may_have_arrived |= matches!(fault, Fault::Elsewhere(_)) && !fault::is_told(&status);
                             fault
                         }
                         Err(_) => {
@@ -280,7 +282,7 @@ impl Client {
             };
             let never_answered = !self.answered && !may_have_arrived && error.is(codes::UNREACHABLE);
             let pause = pause(tries);
-            if (never_answered && tries >= ROUNDS) || Instant::now() + pause >= deadline {
+            if (never_answered && tries >= ROUNDS) || Instant::now() + pause + LEAST_TRY >= deadline {
                 return Err(self.give_up(error, changes && may_have_arrived, started));
             }
             if started.elapsed() > Duration::from_millis(800) && told != error.code() {

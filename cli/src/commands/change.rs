@@ -18,12 +18,12 @@ use crate::output::views::result::ResultView;
 ///
 /// # Errors
 /// `HA0010` if nobody can be asked or the answer is no.
-pub fn confirm(cx: &Cx, change: &ChangeArgs, question: &str, command: &str) -> Result<(), CliError> {
+pub fn confirm(cx: &Cx, change: &ChangeArgs, step: &str, command: &str) -> Result<(), CliError> {
     if change.yes || change.dry_run {
         return Ok(());
     }
     let unconfirmed = |why: &str| {
-        CliError::new(codes::UNCONFIRMED, format!("not done: {question}"))
+        CliError::new(codes::UNCONFIRMED, format!("not confirmed: {step}"))
             .why(why)
             .next(format!("{command} --yes"), "do it")
             .next(format!("{command} --dry-run"), "see what would be done")
@@ -31,7 +31,7 @@ pub fn confirm(cx: &Cx, change: &ChangeArgs, question: &str, command: &str) -> R
     if cx.globals.no_input || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(unconfirmed("nobody can be asked here, and --yes was not given"));
     }
-    crate::output::notes::write(&format!("{} [y/N] ", crate::output::table::clean(question)));
+    crate::output::notes::write(&format!("{}? [y/N] ", crate::output::table::clean(step)));
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     if read.is_ok() && matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {

@@ -74,6 +74,11 @@ impl Cell {
         }
     }
 
+    /// A cell that is empty, and shown so.
+    pub fn blank() -> Self {
+        Self::default()
+    }
+
     /// With this tone.
     #[must_use]
     pub fn tone(mut self, tone: Tone) -> Self {

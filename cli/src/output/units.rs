@@ -50,6 +50,14 @@ pub fn span(ms: i64) -> String {
     }
 }
 
+/// How long something took: `0.19 s` below ten seconds, then as [`span`].
+pub fn took(ms: i64) -> String {
+    match ms.max(0) {
+        ms @ 0..10_000 => format!("{}.{:02} s", ms / 1000, ms % 1000 / 10),
+        ms => span(ms),
+    }
+}
+
 /// How long ago a moment was: `now` within two seconds, `2m 11s ago`, `-` for never.
 pub fn ago(unix_ms: i64, now_ms: i64) -> String {
     match now_ms - unix_ms {
@@ -146,6 +154,13 @@ mod tests {
         ] {
             assert_eq!(span(ms), text);
         }
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(took(190), "0.19 s");
+        assert_eq!(took(9_999), "9.99 s");
+        assert_eq!(took(30_000), "30s");
     }
 
     #[test]

@@ -82,17 +82,17 @@ async fn transfer(args: TransferArgs, cx: &Cx) -> Result<(), CliError> {
         names::check_name("node", to)?;
     }
     let to = args.to.clone().unwrap_or_default();
-    let (question, command) = match args.to.as_deref() {
+    let (step, command) = match args.to.as_deref() {
         Some(to) => (
-            format!("transfer mastership to {to}?"),
+            format!("transfer mastership to {to}"),
             format!("hactl cluster master transfer --to {to}"),
         ),
         None => (
-            "transfer mastership to another node?".into(),
+            "transfer mastership to another node".into(),
             "hactl cluster master transfer".into(),
         ),
     };
-    change::confirm(cx, &args.change, &question, &command)?;
+    change::confirm(cx, &args.change, &step, &command)?;
     let mut client = cx.client()?;
     let request = TransferMasterRequest {
         to: to.clone(),

@@ -42,8 +42,8 @@ pub(super) fn run(args: &Args, cx: &Cx) -> Result<(), CliError> {
         ..ChangeArgs::default()
     };
     if store.exists(&args.name) {
-        let question = format!("forget context {} and delete its key?", args.name);
-        change::confirm(cx, &change, &question, &format!("hactl context remove {}", args.name))?;
+        let step = format!("forget context {} and delete its key", args.name);
+        change::confirm(cx, &change, &step, &format!("hactl context remove {}", args.name))?;
     }
     store.remove(&args.name)?;
     super::list::told(cx, &args.name, true, format!("context {} removed", args.name))

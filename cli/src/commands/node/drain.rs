@@ -30,8 +30,8 @@ pub struct Args {
 pub(super) async fn run(args: Args, cx: &Cx) -> Result<(), CliError> {
     names::check_name("node", &args.name)?;
     if !args.cancel {
-        let question = format!("drain node {}?", args.name);
-        change::confirm(cx, &args.change, &question, &format!("hactl node drain {}", args.name))?;
+        let step = format!("drain node {}", args.name);
+        change::confirm(cx, &args.change, &step, &format!("hactl node drain {}", args.name))?;
     }
     let mut client = cx.client()?;
     let deadline = args

@@ -12,8 +12,8 @@ pub(super) type Args = NodeChange;
 
 pub(super) async fn run(args: Args, cx: &Cx) -> Result<(), CliError> {
     names::check_name("node", &args.name)?;
-    let question = format!("remove node {} from the cluster and revoke its certificate?", args.name);
-    change::confirm(cx, &args.change, &question, &format!("hactl node remove {}", args.name))?;
+    let step = format!("remove node {} from the cluster and revoke its certificate", args.name);
+    change::confirm(cx, &args.change, &step, &format!("hactl node remove {}", args.name))?;
     let context = cx.context()?;
     let mut client = cx.client_of(&context)?;
     let request = RemoveNodeRequest {

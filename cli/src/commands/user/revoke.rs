@@ -25,12 +25,12 @@ pub struct Args {
 pub(super) async fn run(args: Args, cx: &Cx) -> Result<(), CliError> {
     let what = if args.node { "node" } else { "user" };
     names::check_name(what, &args.name)?;
-    let question = format!("refuse all certificates of {what} {} from now on?", args.name);
+    let step = format!("refuse all certificates of {what} {} from now on", args.name);
     let flag = if args.node { " --node" } else { "" };
     change::confirm(
         cx,
         &args.change,
-        &question,
+        &step,
         &format!("hactl user revoke {}{flag}", args.name),
     )?;
     let mut client = cx.client()?;

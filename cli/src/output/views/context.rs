@@ -79,7 +79,11 @@ impl View for ContextView {
             at => Cell::new(units::until(at, now)).key(at),
         };
         vec![
-            Cell::new(if status.current { "*" } else { " " }).tone(Tone::Strong),
+            if status.current {
+                Cell::new("*").tone(Tone::Strong)
+            } else {
+                Cell::blank()
+            },
             Cell::new(&self.name),
             Cell::new(&spec.cluster),
             Cell::new(&spec.user),

@@ -105,7 +105,7 @@ pub fn step_line(op: &Operation, at: usize) -> String {
 
 /// How it ended: `done in 0.19 s`, `failed: …`.
 pub fn end_line(op: &Operation) -> String {
-    let took = units::span((op.finished_unix_ms - op.created_unix_ms).max(0));
+    let took = units::took(op.finished_unix_ms - op.created_unix_ms);
     match op.state() {
         OperationState::Succeeded => format!("done in {took}"),
         OperationState::Failed => format!("failed after {took}: {}", clean(&op.error)),
@@ -181,7 +181,7 @@ impl View for OperationView {
             Cell::new(&op.subject),
             Cell::new(op.state().word()).tone(state_tone(op.state())),
             Cell::new(units::ago(op.created_unix_ms, now)).key(-op.created_unix_ms),
-            Cell::new(units::span(end - op.created_unix_ms)).key(end - op.created_unix_ms),
+            Cell::new(units::took(end - op.created_unix_ms)).key(end - op.created_unix_ms),
             Cell::new(&op.actor),
             Cell::new(&op.reason),
             Cell::new(last),
