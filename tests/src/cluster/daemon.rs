@@ -256,15 +256,13 @@ fn readable(line: &str) -> String {
         "{} {} {}",
         text(&entry["timestamp"]),
         text(&entry["level"]),
-        text(&entry["fields"]["message"])
+        text(&entry["message"])
     );
-    for (key, value) in entry["fields"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(k, _)| *k != "message")
-    {
-        out += &format!(" {key}={value}");
+    let said = ["timestamp", "level", "message", "target"];
+    for (key, value) in entry.as_object().into_iter().flatten() {
+        if !said.contains(&key.as_str()) {
+            out += &format!(" {key}={value}");
+        }
     }
     out
 }

@@ -38,7 +38,12 @@ fn parse(node: &str, text: &str, died_ns: Option<u64>) -> Vec<Interval> {
         let Ok(entry) = serde_json::from_str::<Value>(line) else {
             continue;
         };
-        let fields = &entry["fields"];
+        // Flattened or not.
+        let fields = if entry["fields"].is_object() {
+            &entry["fields"]
+        } else {
+            &entry
+        };
         let message = fields["message"].as_str().unwrap_or_default();
         let number = |name: &str| match &fields[name] {
             Value::String(s) => s.parse::<u64>().ok(),

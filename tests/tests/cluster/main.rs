@@ -1,0 +1,40 @@
+//! Real daemons on real ZooKeeper: what a cluster must survive, what it must refuse, and what an operator does with it.
+//!
+//! Faults last as long as they are meant to last; what has to come of them is waited for.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+mod faults;
+mod membership;
+mod partition;
+mod zookeeper;
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::Result;
+use ha_proto::v1::{ChangeOptions, ChangeResult, UpdateNodeRequest};
+use ha_tests::cluster::{Cluster, SESSION};
+
+/// Longer than a session lives without its holder.
+const PAST_THE_SESSION: Duration = SESSION.saturating_mul(2);
+
+/// Sets a label: a change of which every watcher has to learn.
+async fn label(cluster: &Cluster, node: &str, value: &str) -> Result<ChangeResult> {
+    let request = UpdateNodeRequest {
+        name: node.to_owned(),
+        set_labels: [("test".to_owned(), value.to_owned())].into(),
+        options: Some(ChangeOptions {
+            reason: "test".into(),
+            ..ChangeOptions::default()
+        }),
+        ..UpdateNodeRequest::default()
+    };
+    Ok(cluster.admin()?.update_node(request).await?)
+}
+
+/// Says that a test was not made, where the test runner does not swallow it.
+fn skipped(test: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED {test}: {why}");
+}
