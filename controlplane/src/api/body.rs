@@ -148,3 +148,38 @@ impl http_body::Body for CallBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    struct Panics;
+
+    impl http_body::Body for Panics {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            panic!("a test asked for it")
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_panics_or_breaks_ends_with_a_status() {
+        let metrics = Arc::new(Metrics::new("n1", "prod"));
+        let broken_off = http_body_util::StreamBody::new(tokio_stream::once(Err(Status::internal("reset"))));
+        for (body, code) in [(Body::new(Panics), "13"), (Body::new(broken_off), "14")] {
+            let tally = Tally::new(metrics.clone(), "/x");
+            let response = CallBody::wrap(
+                http::Response::new(body),
+                None,
+                super::super::proxy::broken(true),
+                tally,
+            );
+            let whole = response.into_body().collect().await.unwrap();
+            assert_eq!(whole.trailers().unwrap().get("grpc-status").unwrap(), code);
+        }
+    }
+}

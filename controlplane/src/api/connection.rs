@@ -150,6 +150,8 @@ impl Connection {
         changes: bool,
     ) -> Result<(Via, Response<Body>), ApiError> {
         let (via, caller) = self.context.admit(&self.peer, request.headers(), (method, need))?;
+        #[cfg(test)]
+        assert!(!request.headers().contains_key("x-test-panic"), "a test asked for it");
         let mut request = request.map(Body::new);
         let for_master = MASTER_SERVICES.iter().any(|s| method.starts_with(s));
         if for_master && self.context.shared.handle.borrow().is_none() {

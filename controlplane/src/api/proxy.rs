@@ -93,6 +93,9 @@ impl Context {
     pub(crate) fn unanswered(&self, e: &(dyn std::error::Error + 'static), node: &str, changes: bool) -> ApiError {
         let me = &self.shared.me.node;
         let why = root_cause(e);
+        if chain(e).any(<dyn std::error::Error>::is::<tonic::TimeoutExpired>) {
+            return ApiError::new(&codes::TIMEOUT, format!("{node} did not answer in time"));
+        }
         if !was_sent(e) {
             return ApiError::new(&codes::NO_MASTER, format!("node {me} cannot reach {node}")).why(why);
         }
@@ -120,24 +123,18 @@ pub(crate) fn broken(changes: bool) -> fn() -> ApiError {
     }
 }
 
+/// An error and what it came from.
+fn chain<'a>(e: &'a (dyn std::error::Error + 'static)) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(e), |e| e.source())
+}
+
 /// Whether anything of the call may have reached the other node.
 fn was_sent(e: &(dyn std::error::Error + 'static)) -> bool {
-    let mut e = Some(e);
-    while let Some(at) = e {
-        if at.is::<tonic::ConnectError>() {
-            return false;
-        }
-        e = at.source();
-    }
-    true
+    !chain(e).any(<dyn std::error::Error>::is::<tonic::ConnectError>)
 }
 
 fn root_cause(e: &(dyn std::error::Error + 'static)) -> String {
-    let mut e = e;
-    while let Some(deeper) = e.source() {
-        e = deeper;
-    }
-    e.to_string()
+    chain(e).last().unwrap_or(e).to_string()
 }
 
 fn onward_headers(via: &Via, from: &HeaderMap) -> Result<HeaderMap, ApiError> {

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::Code;
 
+use super::raw::Raw;
 use super::rig::*;
 use crate::platform::{Clock, SystemClock};
 use crate::security::testing::{Leaf, TestCa};
@@ -159,33 +160,46 @@ async fn a_renewed_certificate_is_shown_without_a_restart() {
     let new = ca.issue(&Leaf::node("n1").issued(SystemClock.wall_ms() + 1000));
     ca.write_bundle(server.dir.path(), "n1", &new);
     until("taken up", || server.security.certificate().serial == new.serial).await;
-    assert_eq!(shown(&server, &ca, &cert).await, new.der);
+    assert_eq!(Raw::connect(&server, &ca, &cert).await.shown, new.der);
     old.get_state(v1::GetStateRequest {}).await.unwrap();
     stop.cancel();
     watching.await.unwrap();
     server.end().await;
 }
 
-/// The certificate that the server shows.
-async fn shown(server: &Server, ca: &TestCa, cert: &crate::security::testing::TestCert) -> Vec<u8> {
-    use rustls_pki_types::pem::PemObject as _;
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(crate::security::testing::der(&ca.pem)).unwrap();
-    let key = rustls_pki_types::PrivateKeyDer::from_pem_slice(cert.key.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(vec![cert.der.clone().into()], key)
-        .unwrap();
-    let tcp = TcpStream::connect(server.address).await.unwrap();
-    let name = rustls_pki_types::ServerName::try_from("had.prod").unwrap();
-    let tls = tokio_rustls::TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
-        .await
-        .unwrap();
-    tls.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+#[tokio::test]
+async fn odd_requests_end_with_a_status_and_cost_their_own_call_only() {
+    let ca = TestCa::new("prod");
+    let server = Server::start(&ca, "n1").await;
+    server.lead(1);
+    let mut raw = Raw::connect(&server, &ca, &ca.issue(&Leaf::user("root", "admin"))).await;
+    let state = "/ha.v1.ClusterService/GetState";
+    assert_eq!(raw.call(state, &[("x-test-panic", "1")]).await.detail().code, "HA0108");
+    assert_eq!(
+        raw.call("/ha.v1.ClusterService/Nothing", &[]).await.status(),
+        Code::Unimplemented
+    );
+    assert_eq!(raw.call("/", &[]).await.status(), Code::Unimplemented);
+    assert_eq!(
+        raw.call(state, &[("ha-request-id", "a b")]).await.detail().code,
+        "HA0009"
+    );
+    for body in [
+        &b""[..],
+        b"\0",
+        b"\0\0\0\0\xff",
+        b"\0\xff\xff\xff\xff",
+        b"\x07\0\0\0\0",
+        b"\0\0\0\0\x02\xff\xff",
+    ] {
+        assert_ne!(
+            raw.call_with("/ha.v1.NodeService/AddNode", &[], body).await.status(),
+            Code::Ok,
+            "{body:?}"
+        );
+    }
+    assert_eq!(raw.call(state, &[]).await.status(), Code::Ok);
+    server.end().await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod hostile;
 mod http;
 mod links;
 mod passing;
+mod raw;
 mod rig;
 
 /// A call that is not in the table of permissions is never reached, so each must be there.

@@ -9,6 +9,7 @@ use ha_proto::v1::node_service_client::NodeServiceClient;
 use ha_proto::{REQUEST_ID, v1};
 use tonic::{Code, Request};
 
+use super::raw::Raw;
 use super::rig::*;
 use crate::coordination::SessionState;
 use crate::platform::{Clock, SystemClock};
@@ -212,25 +213,63 @@ async fn deadlines_are_kept_here_and_there() {
     let (member, leader) = (Server::start(&ca, "n1").await, Server::start(&ca, "n2").await);
     let _master = leader.lead(3);
     member.know(&leader, 3);
+    let cert = ca.issue(&Leaf::user("otto", "operator"));
     for server in [&member, &leader] {
-        let mut client = ClusterServiceClient::new(connect(server, &ca, &ca.issue(&Leaf::user("otto", "operator"))));
-        let mut request = Request::new(v1::SetMaintenanceRequest::default());
-        // As text: the client's own timer must not be the one that ends it.
-        request.metadata_mut().insert("grpc-timeout", "300m".parse().unwrap());
-        let e = client.set_maintenance(request).await.unwrap_err();
-        // Whose timer fires first is open: the client library reads the entry too.
-        let coded = e.metadata().get_bin(ha_proto::ERROR_DETAIL).is_some();
+        let mut raw = Raw::connect(server, &ca, &cert).await;
+        let begun = std::time::Instant::now();
+        let answer = raw
+            .call("/ha.v1.ClusterService/SetMaintenance", &[("grpc-timeout", "300m")])
+            .await;
+        assert_eq!(answer.detail().code, "HA0104");
         assert!(
-            if coded {
-                detail(&e).code == "HA0104"
-            } else {
-                e.message().contains("imeout")
-            },
-            "{e:?}"
+            (250..3000).contains(&begun.elapsed().as_millis()),
+            "{:?}",
+            begun.elapsed()
         );
+        // A stream ends in time too, after it was begun.
+        let answer = raw
+            .call("/ha.v1.EventService/FollowChanges", &[("grpc-timeout", "300m")])
+            .await;
+        assert_eq!((answer.begun, answer.detail().code.as_str()), (true, "HA0104"));
     }
     member.end().await;
     leader.end().await;
+}
+
+#[tokio::test]
+async fn the_certificate_in_use_counts_when_a_channel_connects_again() {
+    let ca = TestCa::new("prod");
+    let (a, b) = (
+        Server::start_with(&ca, "n1", &Leaf::node("n1").expired()).await,
+        Server::start(&ca, "n2").await,
+    );
+    let channel = a.security.dialer().channel("n2", &b.address.to_string()).unwrap();
+    let mut client = LocalServiceClient::new(channel);
+    assert!(client.get_info(v1::GetInfoRequest::default()).await.is_err());
+    ca.write_bundle(a.dir.path(), "n1", &ca.issue(&Leaf::node("n1")));
+    assert!(a.security.reload().unwrap());
+    // The same channel.
+    let connected = async { while client.get_info(v1::GetInfoRequest::default()).await.is_err() {} };
+    tokio::time::timeout(PATIENCE, connected).await.unwrap();
+    let dialer = a.security.dialer();
+    for (node, address) in [
+        ("n2", "nowhere"),
+        ("../n2", "127.0.0.1:1"),
+        ("n2", "127.0.0.1:1/x"),
+        ("n2", "a b:1"),
+    ] {
+        assert!(dialer.channel(node, address).is_err(), "{node} {address}");
+    }
+    // Another node than the one that was meant is not believed, though its certificate is good.
+    let channel = dialer.channel("n3", &b.address.to_string()).unwrap();
+    assert!(
+        LocalServiceClient::new(channel)
+            .get_info(v1::GetInfoRequest::default())
+            .await
+            .is_err()
+    );
+    a.end().await;
+    b.end().await;
 }
 
 #[tokio::test]

@@ -50,7 +50,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(ca: &TestCa, name: &str) -> Self {
-        let cert = ca.issue(&Leaf::node(name));
+        Self::start_with(ca, name, &Leaf::node(name)).await
+    }
+
+    pub(crate) async fn start_with(ca: &TestCa, name: &str, leaf: &Leaf) -> Self {
+        let cert = ca.issue(leaf);
         let dir = tempfile::tempdir().unwrap();
         let path = ca.write_bundle(dir.path(), name, &cert);
         let bundle = NodeBundle::read(&path).unwrap();
@@ -153,12 +157,15 @@ pub(crate) fn record(node: &str, address: &str, term: u64) -> MasterRecord {
     }
 }
 
+/// Where a follower of the change log listens.
+type Follower = mpsc::Sender<Result<v1::Change, crate::error::ApiError>>;
+
 /// Answers as a master would, and remembers what it was asked.
 #[derive(Clone, Default)]
 pub(crate) struct FakeMaster {
     pub(crate) log: Arc<Mutex<Vec<String>>>,
     pub(crate) nodes: Arc<Mutex<Vec<v1::Node>>>,
-    pub(crate) followers: Arc<Mutex<Vec<mpsc::Sender<Result<v1::Change, crate::error::ApiError>>>>>,
+    pub(crate) followers: Arc<Mutex<Vec<Follower>>>,
     pub(crate) agents: Arc<Mutex<Vec<mpsc::Sender<v1::MasterMessage>>>>,
     held: Arc<Mutex<Vec<Command>>>,
 }
