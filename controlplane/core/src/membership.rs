@@ -16,6 +16,8 @@ pub struct Observation {
     pub restarting: bool,
     /// Since when the registration was seen to be absent; none while it exists.
     pub absent_since: Option<Duration>,
+    /// When the present registration was first seen; none while there is none.
+    pub registered_since: Option<Duration>,
     /// When its last report came.
     pub last_report: Option<Duration>,
     /// Its report stream is open.
@@ -68,11 +70,9 @@ pub fn assess(before: Presence, seen: &Observation, limits: &Limits, now: Durati
     if seen.restarting {
         return verdict(Presence::Online, "restarting", None);
     }
-    // Before a node has reported to this master, its silence counts from when the master was settled.
-    let silent_since = seen
-        .last_report
-        .unwrap_or(Duration::ZERO)
-        .max(limits.settled_at.saturating_sub(limits.detect));
+    // Before a node has reported to this master, its silence counts from when it registered or the master was settled.
+    let silent_since = [seen.last_report, seen.registered_since, limits.settled_at.checked_sub(limits.detect)];
+    let silent_since = silent_since.into_iter().flatten().max().unwrap_or_default();
     let suspect_at = silent_since + limits.detect;
     if now < suspect_at {
         // A node that was away is online again only once it reports, so that "online" means usable.
@@ -125,6 +125,7 @@ mod tests {
             registered,
             restarting: false,
             absent_since: None,
+            registered_since: registered.then_some(Duration::ZERO),
             last_report: report.map(Duration::from_millis),
             stream_open: report.is_some(),
         }
@@ -141,6 +142,7 @@ mod tests {
             absent_since: Some(Duration::from_millis(ms)),
             ..seen(false, None)
         };
+        let back = Observation { registered_since: Some(Duration::from_millis(20_000)), ..seen(true, None) };
         let restarting = Observation {
             restarting: true,
             ..seen(true, Some(0))
@@ -157,6 +159,9 @@ mod tests {
             (Online, absent(20_000), 20_500, Offline),
             (Offline, absent(20_000), 20_001, Offline),
             (Offline, seen(true, None), 9_000, Offline),
+            // It has just come back: that it has not reported yet makes it neither online nor suspect.
+            (Offline, back, 21_499, Offline),
+            (Offline, back, 21_500, Suspect),
             (Offline, seen(true, Some(20_000)), 20_001, Online),
             // A new master gives agents time to find it.
             (Online, seen(true, None), 9_999, Online),
@@ -207,6 +212,7 @@ mod tests {
                 absent_since: if registered { None } else { absent.map(Duration::from_millis) },
                 last_report: report.map(Duration::from_millis),
                 stream_open: open,
+                registered_since: registered.then_some(Duration::ZERO),
             };
             let now = Duration::from_millis(now);
             // The driver stamps an absence when it first sees it.

@@ -32,6 +32,7 @@ pub(super) struct Member {
     /// The registration exists, whether or not it can be read.
     pub(super) registered: bool,
     absent_since: Option<Duration>,
+    registered_since: Option<Duration>,
     watched: bool,
     last_report: Option<Duration>,
     pub(super) last_seen_ms: i64,
@@ -50,6 +51,7 @@ impl Member {
             registration: None,
             registered: false,
             absent_since: Some(now),
+            registered_since: None,
             watched: false,
             last_report: None,
             last_seen_ms: 0,
@@ -141,6 +143,7 @@ impl Master<'_> {
             match found {
                 Some((bytes, _)) => {
                     member.absent_since = None;
+                    member.registered_since = member.registered_since.or(Some(now));
                     member.registration = match decode::<Registration>(&path, &bytes) {
                         Ok(r) => Some(r),
                         Err(e) => {
@@ -149,7 +152,10 @@ impl Master<'_> {
                         }
                     };
                 }
-                None => member.absent_since = member.absent_since.or(Some(now)),
+                None => {
+                    member.absent_since = member.absent_since.or(Some(now));
+                    member.registered_since = None;
+                }
             }
             self.conclude(&name).await?;
         }
@@ -212,6 +218,7 @@ impl Master<'_> {
             registered: member.registered,
             restarting: member.registration.as_ref().is_some_and(|r| r.restarting),
             absent_since: member.absent_since,
+            registered_since: member.registered_since,
             last_report: member.last_report,
             stream_open: member.stream.is_some(),
         };
