@@ -68,13 +68,14 @@ enum Kind {
 }
 
 fn names(kind: Kind) -> Vec<String> {
-    let wanted = std::env::var("HACTL_CONTEXT").ok().filter(|c| !c.is_empty());
+    let words: Vec<String> = std::env::args().collect();
+    let wanted = context_in(&words)
+        .or_else(|| std::env::var("HACTL_CONTEXT").ok())
+        .filter(|c| !c.is_empty());
     let Ok(context) = Store::open().and_then(|store| store.select(wanted.as_deref())) else {
         return Vec::new();
     };
-    // The engine calls from a thread without a runtime; this one lives for the question alone.
-    let asked = std::thread::scope(|scope| scope.spawn(|| ask(&context, kind)).join().ok().flatten());
-    let Some(names) = asked else {
+    let Some(names) = ask(&context, kind) else {
         let cache = context.cache();
         return match kind {
             Kind::Node => cache.nodes,
@@ -91,6 +92,21 @@ fn names(kind: Kind) -> Vec<String> {
         slot.clone_from(&names);
     });
     names
+}
+
+/// The `--context` of the line that is being completed.
+fn context_in(words: &[String]) -> Option<String> {
+    let after = words
+        .iter()
+        .position(|w| w == "--context")
+        .and_then(|at| words.get(at + 1))
+        .cloned();
+    after.or_else(|| {
+        words
+            .iter()
+            .find_map(|w| w.strip_prefix("--context="))
+            .map(str::to_owned)
+    })
 }
 
 fn ask(context: &Context, kind: Kind) -> Option<Vec<String>> {

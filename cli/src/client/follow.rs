@@ -29,7 +29,7 @@ pub async fn operation(
             // The stream ended before the operation did: the node or the master is gone.
             Ok(Ok(None)) => {}
             Ok(Err(error)) if error.retryable() && Instant::now() < deadline => {
-                client.notes().detail(&error.to_string())
+                client.notes().detail(&error.to_string());
             }
             Ok(Err(error)) => return Err(error),
             Err(_) => return Err(timed_out(id, limit)),

@@ -344,3 +344,39 @@ fn an_interrupted_wait_names_the_operation_that_goes_on() {
         "{rest}"
     );
 }
+
+/// On a terminal it asks, and does it only after a typed y.
+#[cfg(unix)]
+#[test]
+fn a_terminal_is_asked() {
+    use std::io::{Read as _, Write as _};
+    let (cluster, machine, _node) = setup();
+    for (answer, code, sent) in [("n\n", 9, 0), ("y\n", 0, 1)] {
+        let pty = portable_pty::native_pty_system()
+            .openpty(portable_pty::PtySize::default())
+            .unwrap();
+        let mut command = portable_pty::CommandBuilder::new(env!("CARGO_BIN_EXE_hactl"));
+        command.args(["node", "remove", "n3"]);
+        command.env("HACTL_CONFIG_DIR", machine.store().dir());
+        let mut child = pty.slave.spawn_command(command).unwrap();
+        drop(pty.slave);
+        let mut reader = pty.master.try_clone_reader().unwrap();
+        let mut said = String::new();
+        let mut byte = [0];
+        while !said.ends_with("[y/N] ") {
+            assert_eq!(reader.read(&mut byte).unwrap(), 1, "{said}");
+            said.push(char::from(byte[0]));
+        }
+        assert!(said.contains("remove node n3 from the cluster"), "{said}");
+        pty.master.take_writer().unwrap().write_all(answer.as_bytes()).unwrap();
+        // The rest is read so that the program never waits for the terminal.
+        let rest = std::thread::spawn(move || {
+            let mut rest = Vec::new();
+            let _ = reader.read_to_end(&mut rest);
+        });
+        assert_eq!(child.wait().unwrap().exit_code(), code);
+        drop(pty.master);
+        rest.join().unwrap();
+        assert_eq!(cluster.calls("RemoveNode").len(), sent);
+    }
+}

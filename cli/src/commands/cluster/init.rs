@@ -138,14 +138,10 @@ fn tell(args: &Args, cx: &Cx, context: &str, authority: &ClusterAuthority, files
     }
     out.text(&text)?;
     let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
-    out.notes.say(
-        &format!(
-            "next: copy {} to {host} and start it there: had --bundle {node}.bundle\n",
-            files.first().map_or("", String::as_str)
-        )
-        .trim_end()
-        .to_owned(),
-    );
+    out.notes.say(&format!(
+        "next: copy {} to {host} and start it there: had --bundle {node}.bundle",
+        files.first().map_or("", String::as_str)
+    ));
     out.notes.say("next: hactl cluster status");
     out.notes.say("next: hactl node add NAME --addr HOST");
     Ok(())

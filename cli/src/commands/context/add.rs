@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args, cx: &Cx) -> Result<(), CliError> {
             store.add_authority(authority, Some(&name))?;
             done.push_str(", with the certificate authority");
         }
-        return super::list::told(cx, &name, true, done);
+        return super::list::told(cx, &name, true, &done);
     }
     let Some(authority) = authority else {
         return Err(CliError::new(codes::USAGE, "name a --bundle or a --ca"));
@@ -66,5 +66,5 @@ pub(super) fn run(args: &Args, cx: &Cx) -> Result<(), CliError> {
         authority.cluster,
         added.join(", ")
     );
-    super::list::told(cx, &added.join(","), true, done)
+    super::list::told(cx, &added.join(","), true, &done)
 }

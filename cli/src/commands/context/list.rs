@@ -73,7 +73,7 @@ fn of(context: Context, mut status: ContextStatus) -> ContextView {
 }
 
 /// Tells what was done to a context.
-pub(super) fn told(cx: &Cx, name: &str, changed: bool, done: String) -> Result<(), CliError> {
+pub(super) fn told(cx: &Cx, name: &str, changed: bool, done: &str) -> Result<(), CliError> {
     let subject = format!("{}/{name}", ContextView::KIND);
     match cx.out.format {
         Format::Json | Format::Yaml => {
@@ -85,6 +85,6 @@ pub(super) fn told(cx: &Cx, name: &str, changed: bool, done: String) -> Result<(
             cx.out.document(&Document::new("ChangeResult", &Meta::local(), view))
         }
         Format::Name => cx.out.line(&subject),
-        Format::Table | Format::Wide => cx.out.line(&done),
+        Format::Table | Format::Wide => cx.out.line(done),
     }
 }

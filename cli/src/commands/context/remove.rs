@@ -46,5 +46,5 @@ pub(super) fn run(args: &Args, cx: &Cx) -> Result<(), CliError> {
         change::confirm(cx, &change, &step, &format!("hactl context remove {}", args.name))?;
     }
     store.remove(&args.name)?;
-    super::list::told(cx, &args.name, true, format!("context {} removed", args.name))
+    super::list::told(cx, &args.name, true, &format!("context {} removed", args.name))
 }

@@ -15,13 +15,13 @@ pub struct Args {
 pub(super) fn run(args: &Args, cx: &Cx) -> Result<(), CliError> {
     let store = cx.store()?;
     if store.current()?.as_deref() == Some(args.name.as_str()) {
-        return super::list::told(cx, &args.name, false, "unchanged".into());
+        return super::list::told(cx, &args.name, false, "unchanged");
     }
     store.set_current(&args.name)?;
     super::list::told(
         cx,
         &args.name,
         true,
-        format!("context {} is the current one", args.name),
+        &format!("context {} is the current one", args.name),
     )
 }
