@@ -1,8 +1,9 @@
-//! The heartbeat: a versioned write on the session's own ephemeral node, and the lease that follows from it (protocol R9).
+//! The heartbeat: a versioned write on the session's own ephemeral node, and the lease that follows from it (protocol
+//! R9).
 //!
 //! A read proves nothing (a cut-off follower answers reads long after the session expired), so it must never extend the
-//! lease by anything but an acknowledged write on a node whose owner is this session, and never from a later moment than the one at
-//! which that write was *sent*.
+//! lease by anything but an acknowledged write on a node whose owner is this session, and never from a later moment
+//! than the one at which that write was *sent*.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -180,10 +180,14 @@ pub trait Coordinator: Send + Sync + 'static {
     async fn children_and_watch(&self, path: &str) -> Result<(Vec<String>, Watch)>;
 
     /// From now on heartbeats the ephemeral node `path`, which this session has created, every fifth of the session
-    /// timeout by a versioned write, and keeps [`Coordinator::lease`] from the acknowledgements.
+    /// timeout by a versioned write, and keeps [`Coordinator::lease`] from the acknowledgements. The first of them has
+    /// come when this returns.
+    ///
+    /// A session that holds no lease cannot be verified after its connection broke: it is lost there and then. If the
+    /// node is not this session's own, the session is lost as well.
     async fn hold_lease(&self, path: &str) -> Result<()>;
 
-    /// Ends the session on the server: its ephemerals go at once.
+    /// Ends the session on the server: its ephemerals go at once, if the server can be reached; the lease ends first.
     async fn close(&self);
 
     /// Lets go without telling the server: the ephemerals stay until the session times out there. For restarts.

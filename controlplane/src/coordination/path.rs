@@ -1,7 +1,7 @@
 //! What a path and a value must look like before anything is sent, so that both coordinators refuse the same requests.
 //!
-//! It must never let through what a ZooKeeper server would refuse by cutting the connection: that would cost the session
-//! its watches over one bad request.
+//! It must never let through what a ZooKeeper server would refuse by cutting the connection: that would cost the
+//! session its watches over one bad request.
 
 use super::{CoordError, Result};
 

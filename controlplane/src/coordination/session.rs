@@ -1,7 +1,7 @@
 //! What an owner sees of one session: its state, its lease and its watches, for both coordinators alike.
 //!
-//! It must never leave [`SessionState::Lost`], never let a watch outlive the session unfired, and never keep a lease that
-//! could be believed after the session is known to be over.
+//! It must never leave [`SessionState::Lost`], never let a watch outlive the session unfired, and never keep a lease
+//! that could be believed after the session is known to be over.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -23,7 +23,6 @@ const HOSTS: &str = "HA_TEST_COORDINATION_HOSTS";
 
 /// The body of the child processes; does nothing unless started as one.
 #[tokio::test]
-#[ignore = "the other tests start it as a process"]
 async fn child() {
     let (Ok(case), Ok(hosts)) = (std::env::var(CASE), std::env::var(HOSTS)) else {
         return;
@@ -110,7 +109,7 @@ impl Drop for Started {
 impl Started {
     fn new(case: &str, hosts: &[String]) -> Started {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["process::child", "--exact", "--ignored", "--nocapture"])
+            .args(["process::child", "--exact", "--nocapture"])
             .env(CASE, case)
             .env(HOSTS, hosts.join(","))
             .stdout(Stdio::piped())

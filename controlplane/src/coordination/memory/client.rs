@@ -1,4 +1,5 @@
-//! The client's side: the same rules as on real ZooKeeper (gate, time limits, heartbeat, verification after a reconnect).
+//! The client's side: the same rules as on real ZooKeeper (gate, time limits, heartbeat, verification after a
+//! reconnect).
 //!
 //! Its driver runs in a future of the client, handed to the client's spawner; it must never be spawned elsewhere, or a
 //! simulated client that is stopped would go on heartbeating.
@@ -186,7 +187,8 @@ impl MemorySession {
     }
 
     async fn resume(&self) -> Duration {
-        // The keeper is asked only between heartbeats; who holds the lock is verifying it or beginning to hold the lease.
+        // The keeper is asked only between heartbeats; who holds the lock is verifying it or beginning to hold the
+        // lease.
         {
             let keeper = self.keeper.lock().await;
             match &*keeper {

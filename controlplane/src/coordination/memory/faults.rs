@@ -15,7 +15,8 @@ pub enum Fault {
     LoseReply,
     /// Not carried out, and the caller gets an unknown outcome.
     LoseRequest,
-    /// The caller gets an unknown outcome at once; the request is carried out after this time, if the session still lives.
+    /// The caller gets an unknown outcome at once; the request is carried out after this time, if the session still
+    /// lives.
     Late(Duration),
     /// Carried out after this time.
     Delay(Duration),
@@ -34,8 +35,8 @@ pub struct FaultPlan {
     pub late_by: Range<Duration>,
     /// Time a request takes on its way to the server, and again its reply; empty means none.
     pub delay: Range<Duration>,
-    /// How far the follower a session is connected to lags behind, drawn for each connection; empty means not at all. Reads
-    /// may then return older values, though never older than what this session wrote or saw.
+    /// How far the follower a session is connected to lags behind, drawn for each connection; empty means not at all.
+    /// Reads may then return older values, though never older than what this session wrote or saw.
     pub read_lag: Range<Duration>,
 }
 

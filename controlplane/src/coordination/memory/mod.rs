@@ -1,8 +1,8 @@
 //! ZooKeeper in memory, for tests: its semantics on Tokio's clock (which may be paused), and faults on demand.
 //!
-//! The server side depends on no client: sessions expire, delayed writes arrive and events go out by the server's own task,
-//! while a client's heartbeats run only inside the futures of that client, so that a simulation can stop one client whole.
-//! It must never be more lenient than the real one: what breaks a session there, breaks it here.
+//! The server side depends on no client: sessions expire, delayed writes arrive and events go out by the server's own
+//! task, while a client's heartbeats run only inside the futures of that client, so that a simulation can stop one
+//! client whole. It must never be more lenient than the real one: what breaks a session there, breaks it here.
 
 mod client;
 mod faults;
@@ -113,12 +113,14 @@ impl MemoryServer {
         self.with(|s, now| s.expire_client(client, now));
     }
 
-    /// Resets the client's connections and refuses new ones until [`MemoryServer::reconnect`]; the client notices at once.
+    /// Resets the client's connections and refuses new ones until [`MemoryServer::reconnect`]; the client notices at
+    /// once.
     pub fn disconnect(&self, client: &str) {
         self.with(|s, _| s.disconnect(client));
     }
 
-    /// Loses every packet from and to the client until [`MemoryServer::reconnect`]; the client notices by its time limits.
+    /// Loses every packet from and to the client until [`MemoryServer::reconnect`]; the client notices by its time
+    /// limits.
     pub fn partition(&self, client: &str) {
         self.with(|s, _| s.partition(client));
     }

@@ -1,4 +1,5 @@
-//! The tree of nodes as ZooKeeper keeps it: versions, transaction numbers, owners, counters. No time, no sessions, no I/O.
+//! The tree of nodes as ZooKeeper keeps it: versions, transaction numbers, owners, counters. No time, no sessions, no
+//! I/O.
 //!
 //! It must never change anything without a new transaction number, nor let a failed request take one.
 

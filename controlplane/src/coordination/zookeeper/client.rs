@@ -1,8 +1,9 @@
-//! One session on the client crate: its private runtime and thread, its heartbeat, and what follows when the connection breaks.
+//! One session on the client crate: its private runtime and thread, its heartbeat, and what follows when the connection
+//! breaks.
 //!
-//! Nothing is live before its identity was sent and a write of its own was acknowledged on the present connection. It must
-//! never continue on another session than it began with, and never let a callback of the crate panic: that kills the
-//! crate's client for good.
+//! Nothing is live before its identity was sent and a write of its own was acknowledged on the present connection. It
+//! must never continue on another session than it began with, and never let a callback of the crate panic: that kills
+//! the crate's client for good.
 
 use std::sync::Arc;
 use std::time::Duration;

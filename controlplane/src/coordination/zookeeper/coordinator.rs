@@ -1,7 +1,7 @@
 //! The coordinator's calls on a session.
 //!
-//! Every node is created with an access list that names this cluster's identity alone. It must never use a request that the crate
-//! would remember a watch for: the watches are in the session's own table.
+//! Every node is created with an access list that names this cluster's identity alone. It must never use a request that
+//! the crate would remember a watch for: the watches are in the session's own table.
 
 use std::sync::Arc;
 

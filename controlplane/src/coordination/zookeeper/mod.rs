@@ -1,8 +1,8 @@
 //! The coordinator on real ZooKeeper servers: zookeeper-async inside a session wrapper.
 //!
 //! The crate alone is unsafe for leases: it replaces an expired session silently, loses watches and identity at each
-//! reconnect, queues requests while disconnected and has no time limits. The wrapper is three parts: the [`relay`] between the crate
-//! and the servers, the [`client`] that keeps one session, and the coordinator's calls here.
+//! reconnect, queues requests while disconnected and has no time limits. The wrapper is three parts: the [`relay`]
+//! between the crate and the servers, the [`client`] that keeps one session, and the calls of the [`coordinator`].
 //! It must never hand out a session whose timeout is another than was asked for, nor a node that everyone may change.
 
 mod client;
@@ -137,8 +137,8 @@ impl ZooKeeperConnector {
         Ok(())
     }
 
-    /// Asks each server that was not asked yet what session timeout it grants. Servers that do not answer are asked again
-    /// next time, and in any case before a session moves to them.
+    /// Asks each server that was not asked yet what session timeout it grants. Servers that do not answer are asked
+    /// again next time, and in any case before a session moves to them.
     async fn check_servers(&self) -> Result<()> {
         let timeout = self.options.session_timeout;
         let open: Vec<&String> = {

@@ -30,8 +30,8 @@ pub struct ServerStatus {
     pub version: Option<String>,
 }
 
-/// Asks one server for a session of `session_timeout`, closes that again, and reads what `srvr` says where it is allowed.
-/// Takes 4 s at most.
+/// Asks one server for a session of `session_timeout`, closes that again, and reads what `srvr` says where it is
+/// allowed. Takes 4 s at most.
 ///
 /// # Errors
 /// [`CoordError::Unavailable`], naming the server and the reason, where it grants no session.

@@ -1,12 +1,13 @@
 //! The road between the client crate and the servers: a relay on loopback that is the only server the crate knows.
 //!
-//! Left to itself the crate connects in a tight loop to a server that closes at once (any server without a quorum), waits minutes
-//! on a host that swallows packets, takes two session timeouts to leave a frozen server, begins a *new* session silently
-//! where the old one expired, and carries out requests that were queued while there was no connection. The relay chooses
-//! the server, paces the attempts, cuts a connection that has fallen silent, ends the session where the crate would replace
-//! it, and passes no request on before the connection has been given its identity.
+//! Left to itself the crate connects in a tight loop to a server that closes at once (any server without a quorum),
+//! waits minutes on a host that swallows packets, takes two session timeouts to leave a frozen server, begins a *new*
+//! session silently where the old one expired, and carries out requests that were queued while there was no connection.
+//! The relay chooses the server, paces the attempts, cuts a connection that has fallen silent, ends the session where
+//! the crate would replace it, and passes no request on before the connection has been given its identity.
 //!
-//! It must never connect the session to a server that grants another timeout, nor answer anyone but the session's own client.
+//! It must never connect the session to a server that grants another timeout, nor answer anyone but the session's own
+//! client.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -345,7 +346,8 @@ impl Relay {
             let mut buffer = vec![0; BUFFER];
             while let Ok(n) = server_read.read(&mut buffer).await {
                 *lock() = None;
-                // A client that has gone after closing its session takes no more replies; the server's end is waited for.
+                // A client that has gone after closing its session takes no more replies; the server's end is waited
+                // for.
                 let written = n > 0 && client_write.write_all(&buffer[..n]).await.is_ok();
                 if n == 0 || (!written && !self.is_closing()) {
                     return;
@@ -380,8 +382,8 @@ impl Relay {
 
 /// Refuses what the client sends until it sends its identity; returns that and what follows.
 ///
-/// Such requests were queued in the client before the connection was made: their callers have been told that the outcome
-/// is unknown, or will be now, and none may be carried out later.
+/// Such requests were queued in the client before the connection was made: their callers have been told that the
+/// outcome is unknown, or will be now, and none may be carried out later.
 async fn gate(client: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut buffered = Vec::new();
     let mut chunk = vec![0; BUFFER];

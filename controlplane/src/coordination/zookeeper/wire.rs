@@ -1,5 +1,5 @@
-//! The few frames of ZooKeeper's protocol that the wrapper speaks itself: opening and closing a session, and the header by
-//! which a request is told apart. Everything else is the client crate's business.
+//! The few frames of ZooKeeper's protocol that the wrapper speaks itself: opening and closing a session, and the header
+//! by which a request is told apart. Everything else is the client crate's business.
 //!
 //! It must never trust a length it was sent.
 
