@@ -16,12 +16,14 @@ mod windows;
 pub use clock::{Clock, SystemClock};
 pub(crate) use file::private_dir;
 pub use file::{DirLock, write_atomic};
+#[cfg(test)]
+pub(crate) use private::set_mode;
 pub use private::{Exposure, exposure};
 #[cfg(unix)]
-pub use unix::{Signals, boot_id, isolate, kill_tree, process_alive};
+pub use unix::{Signals, boot_id, isolate, kill_tree, process_alive, unprotect};
 pub use usage::{CpuTimes, Memory, cores, cpu_times, daemon_rss, disk, memory};
 #[cfg(windows)]
-pub use windows::{Signals, boot_id, isolate, kill_tree, process_alive};
+pub use windows::{Signals, boot_id, isolate, kill_tree, process_alive, unprotect};
 
 /// What the operating system, or whoever is at its keyboard, wants of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

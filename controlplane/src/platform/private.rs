@@ -29,3 +29,38 @@ pub fn exposure(file: &Metadata) -> Exposure {
 pub fn exposure(_: &Metadata) -> Exposure {
     Exposure::Private
 }
+
+/// Opens a file to others, or closes it, for tests. False where that has no meaning.
+#[cfg(all(test, unix))]
+pub(crate) fn set_mode(path: &std::path::Path, mode: u32) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).is_ok()
+}
+
+#[cfg(all(test, windows))]
+pub(crate) fn set_mode(_: &std::path::Path, _: u32) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exposure_follows_the_mode() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, expected) in [
+            (0o600, Exposure::Private),
+            (0o400, Exposure::Private),
+            (0o440, Exposure::Group),
+            (0o640, Exposure::Group),
+            (0o660, Exposure::Others),
+            (0o644, Exposure::Others),
+            (0o602, Exposure::Others),
+        ] {
+            if set_mode(file.path(), mode) {
+                assert_eq!(exposure(&file.path().metadata().unwrap()), expected, "{mode:o}");
+            }
+        }
+    }
+}

@@ -331,14 +331,8 @@ mod tests {
         assert_ne!(serial, rig.first);
         assert!(!rig.tls("pending.pem").exists());
         assert_eq!(rig.open().credential().serial, serial);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            assert_eq!(
-                rig.tls("key.pem").metadata().unwrap().permissions().mode() & 0o777,
-                0o600
-            );
-        }
+        let kept = rig.tls("key.pem").metadata().unwrap();
+        assert_eq!(crate::platform::exposure(&kept), crate::platform::Exposure::Private);
     }
 
     #[test]
