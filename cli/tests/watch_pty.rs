@@ -53,7 +53,6 @@ fn the_dashboard_lives_through_an_outage() {
     });
     let n2 = cluster.start("n2");
     terminal.wait("the return", |s| s.contains("live, ") && s.contains("○ offline"));
-    eprintln!("{}\n{:?}", terminal.text(), cluster.asked());
     terminal.wait("resumed", |s| {
         s.contains("resumed after frame 2 with n2: nothing was missed")
     });

@@ -24,7 +24,7 @@ pub(crate) trait Source: Send + 'static {
     /// An open stream.
     type Frames: Stream<Item = Result<WatchFrame, Status>> + Send + Unpin;
 
-    /// host:port of the node that the next [`Source::open`] dials.
+    /// host:port of the node that the stream is open at; else of the one that [`Source::open`] tries first.
     fn endpoint(&self) -> String;
 
     /// Opens the stream after frame `seq` of `term`; zeros: from a snapshot.
@@ -229,8 +229,7 @@ async fn follow<S: Source>(
     cursor: &mut Cursor,
     mut joins: impl FnMut(&WatchFrame) -> Option<Join>,
 ) -> End {
-    let endpoint = source.endpoint();
-    let late = |what: &str, limit: Duration| {
+    let late = |endpoint: &str, what: &str, limit: Duration| {
         let text = format!("{endpoint} {what} for {} s", limit.as_secs_f32());
         End::Error(CliError::new(codes::UNREACHABLE, text))
     };
@@ -238,10 +237,12 @@ async fn follow<S: Source>(
         opened = timeout(limits.open, source.open(cursor.term, cursor.seq)) => match opened {
             Ok(Ok(frames)) => frames,
             Ok(Err(error)) => return End::Error(error),
-            Err(_) => return late("did not answer", limits.open),
+            Err(_) => return late(&source.endpoint(), "did not answer", limits.open),
         },
         () = told.closed() => return End::Deaf,
     };
+    // Only now is it known which node answered.
+    let endpoint = source.endpoint();
     let mut limit = limits.open;
     loop {
         let frame = tokio::select! {
@@ -251,7 +252,7 @@ async fn follow<S: Source>(
                 Ok(None) => {
                     return End::Error(CliError::new(codes::UNREACHABLE, format!("{endpoint} ended the stream")));
                 }
-                Err(_) => return late("was silent", limit),
+                Err(_) => return late(&endpoint, "was silent", limit),
             },
             () = told.closed() => return End::Deaf,
         };

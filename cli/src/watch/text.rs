@@ -23,7 +23,8 @@ pub(crate) fn clean(text: &mut String) {
     for c in text.chars().take(TEXT_MAX) {
         match c {
             '\n' | '\r' | '\t' => out.push(' '),
-            c if c.is_control() => out.push('\u{fffd}'),
+            // Terminals do not agree on the width of the replacement character.
+            c if c.is_control() || c == '\u{fffd}' => out.push('?'),
             // Zero-width, line separators, directional overrides and isolates, tags: they only deceive.
             '\u{00ad}'
             | '\u{061c}'
@@ -267,12 +268,9 @@ mod tests {
     #[test]
     fn nothing_of_a_server_commands_the_terminal() {
         assert_eq!(cleaned("plain text"), "plain text");
-        assert_eq!(
-            cleaned("a\x1b[31mred\x1b]0;title\x07"),
-            "a\u{fffd}[31mred\u{fffd}]0;title\u{fffd}"
-        );
+        assert_eq!(cleaned("a\x1b[31mred\x1b]0;title\x07"), "a?[31mred?]0;title?");
         assert_eq!(cleaned("one\ntwo\r\tthree"), "one two  three");
-        assert_eq!(cleaned("\u{9b}31m\u{7f}"), "\u{fffd}31m\u{fffd}");
+        assert_eq!(cleaned("\u{9b}31m\u{7f}"), "?31m?");
         assert_eq!(cleaned("n1\u{202e}1n\u{200b}\u{2066}x\u{feff}"), "n11nx");
         assert_eq!(cleaned("größer 数 é"), "größer 数 é");
         let tower = format!("a{}b", "\u{0301}".repeat(500));
