@@ -75,9 +75,9 @@ fn certificate(id: String, subject: String, expires_ms: i64, now_ms: i64, hint: 
         _ => Severity::Warning,
     };
     let text = if left <= 0 {
-        "certificate has expired".to_owned()
+        format!("certificate of {subject} has expired")
     } else {
-        format!("certificate expires in {} days", left / DAY_MS)
+        format!("certificate of {subject} expires in {} days", left / DAY_MS)
     };
     Some(Alert {
         id,
@@ -113,7 +113,7 @@ pub fn derive(
             raise(
                 "pending",
                 Severity::Warning,
-                "registered, but never added: refused".into(),
+                format!("{} registered, but was never added: it is refused", n.name),
                 hint,
             );
             continue;
@@ -122,13 +122,13 @@ pub fn derive(
             Presence::Offline => raise(
                 "offline",
                 Severity::Error,
-                format!("offline: {}", n.reason),
+                format!("{} offline: {}", n.name, n.reason),
                 show.clone(),
             ),
             Presence::Suspect => raise(
                 "suspect",
                 Severity::Warning,
-                format!("suspect: {}", n.reason),
+                format!("{} suspect: {}", n.name, n.reason),
                 show.clone(),
             ),
             Presence::Online | Presence::Unseen => {}
@@ -136,7 +136,7 @@ pub fn derive(
         if n.clock_skew_ms.abs() > CLOCK_SKEW_MS {
             #[allow(clippy::cast_precision_loss)]
             let seconds = n.clock_skew_ms as f64 / 1000.0;
-            let text = format!("clock differs from the master's by {seconds:.1} s");
+            let text = format!("{}: clock differs from the master's by {seconds:.1} s", n.name);
             raise(
                 "clock",
                 Severity::Warning,
@@ -145,7 +145,7 @@ pub fn derive(
             );
         }
         if let Some(other) = &n.other_address {
-            let text = format!("registered at {other}, not at the address it was added with");
+            let text = format!("{} registered at {other}, not at the address it was added with", n.name);
             raise(
                 "address",
                 Severity::Warning,
@@ -157,7 +157,7 @@ pub fn derive(
             raise(
                 &format!("condition-{i}"),
                 Severity::Warning,
-                condition.clone(),
+                format!("{}: {condition}", n.name),
                 show.clone(),
             );
         }

@@ -28,7 +28,7 @@ pub(super) fn report(state: &v1::ClusterState) -> v1::DoctorReport {
         check(
             &format!("alert.{}", a.id.replace('/', ".")),
             a.severity(),
-            format!("{}: {}", a.subject, a.text),
+            &a.text,
             &a.hint,
         )
     }));
