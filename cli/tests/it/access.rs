@@ -62,7 +62,7 @@ fn a_certificate_of_tomorrow_is_told_too() {
 fn what_a_node_refuses_is_told_in_its_words() {
     let (cluster, machine) = (Cluster::new(), Machine::bare());
     let node = cluster.node(&machine.authority, "n1");
-    machine.context("prod", AccessRole::Viewer, &[node.endpoint.clone()]);
+    machine.context("prod", AccessRole::Viewer, std::slice::from_ref(&node.endpoint));
     let denied = ErrorDetail {
         why: vec!["alice is viewer, this needs operator".into()],
         next: vec!["hactl user list  shows the roles".into()],
@@ -82,7 +82,7 @@ fn what_a_node_refuses_is_told_in_its_words() {
 fn signing_needs_the_authority() {
     let (cluster, machine) = (Cluster::new(), Machine::bare());
     let node = cluster.node(&machine.authority, "n1");
-    machine.context("prod", AccessRole::Admin, &[node.endpoint.clone()]);
+    machine.context("prod", AccessRole::Admin, std::slice::from_ref(&node.endpoint));
     let run = machine.hactl("node add n9 --addr h").exits(4);
     insta::assert_snapshot!("no_authority", run.err);
     machine.hactl("user add bob --role viewer").exits(4);
@@ -95,7 +95,7 @@ fn signing_needs_the_authority() {
 fn every_code_of_a_node() {
     let (cluster, machine) = (Cluster::new(), Machine::bare());
     let node = cluster.node(&machine.authority, "n1");
-    machine.context("prod", AccessRole::Admin, &[node.endpoint.clone()]);
+    machine.context("prod", AccessRole::Admin, std::slice::from_ref(&node.endpoint));
     let mut all = String::new();
     for code in codes::ALL {
         // Until the timeout, where trying again may help.

@@ -12,7 +12,11 @@ fn setup() -> (Cluster, Machine, crate::fake::Node) {
     let cluster = Cluster::new();
     let bare = Machine::bare();
     let node = cluster.node(&bare.authority, "n1");
-    bare.context("prod", ha_proto::v1::AccessRole::Admin, &[node.endpoint.clone()]);
+    bare.context(
+        "prod",
+        ha_proto::v1::AccessRole::Admin,
+        std::slice::from_ref(&node.endpoint),
+    );
     bare.authority.save_new(&bare.store().authority_path("prod")).unwrap();
     (cluster, bare, node)
 }

@@ -54,7 +54,7 @@ async fn a_change_is_tried_again_with_the_same_request_id() {
     let (cluster, machine) = (Cluster::new(), Machine::bare());
     let node = cluster.node(&machine.authority, "n1");
     cluster.fail([Fault::Code(codes::NO_MASTER), Fault::Code(codes::OUTCOME_UNKNOWN)]);
-    let mut client = client(&machine, &[node.endpoint.clone()], LONG);
+    let mut client = client(&machine, std::slice::from_ref(&node.endpoint), LONG);
     client.set_maintenance(SetMaintenanceRequest::default()).await.unwrap();
     client.set_maintenance(SetMaintenanceRequest::default()).await.unwrap();
     let ids: Vec<_> = cluster.calls("SetMaintenance").into_iter().map(|c| c.id).collect();
@@ -90,7 +90,7 @@ async fn the_timeout_is_kept_and_the_last_reason_is_told() {
     let (cluster, machine) = (Cluster::new(), Machine::bare());
     let node = cluster.node(&machine.authority, "n1");
     cluster.fail(std::iter::repeat_n(Fault::Code(codes::NO_MASTER), 1000));
-    let mut client = client(&machine, &[node.endpoint.clone()], Duration::from_secs(1));
+    let mut client = client(&machine, std::slice::from_ref(&node.endpoint), Duration::from_secs(1));
     let begun = Instant::now();
     let error = client.get_state(GetStateRequest {}).await.unwrap_err();
     assert!(error.is(codes::NO_MASTER) && error.exit() == 10, "{error}");
@@ -104,7 +104,11 @@ async fn a_change_without_an_answer_is_told_as_unknown() {
     let (cluster, machine) = (Cluster::new(), Machine::bare());
     let node = cluster.node(&machine.authority, "n1");
     cluster.fail(std::iter::repeat_n(Fault::Hang, 10));
-    let mut client = client(&machine, &[node.endpoint.clone()], Duration::from_millis(800));
+    let mut client = client(
+        &machine,
+        std::slice::from_ref(&node.endpoint),
+        Duration::from_millis(800),
+    );
     let error = client
         .set_maintenance(SetMaintenanceRequest::default())
         .await
@@ -136,7 +140,7 @@ async fn a_node_that_comes_back_is_found_again() {
     let (cluster, machine) = (Cluster::new(), Machine::bare());
     let node = cluster.node(&machine.authority, "n1");
     let endpoint = node.endpoint.clone();
-    let mut client = client(&machine, &[endpoint.clone()], LONG);
+    let mut client = client(&machine, std::slice::from_ref(&endpoint), LONG);
     client.get_state(GetStateRequest {}).await.unwrap();
     drop(node);
     let (again, authority) = (cluster.clone(), machine.authority.clone());
@@ -154,7 +158,7 @@ async fn another_clusters_node_is_told_as_such() {
     let (cluster, machine) = (Cluster::new(), Machine::bare());
     let other = ClusterAuthority::create("prod", &["zk".into()], DEFAULT_SESSION_TIMEOUT).unwrap();
     let stranger = cluster.node(&other, "n1");
-    let mut client = client(&machine, &[stranger.endpoint.clone()], LONG);
+    let mut client = client(&machine, std::slice::from_ref(&stranger.endpoint), LONG);
     let error = client.get_state(GetStateRequest {}).await.unwrap_err();
     assert!(error.is(codes::WRONG_CLUSTER), "{error}");
 }

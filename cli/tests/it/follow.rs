@@ -15,7 +15,7 @@ use crate::samples::{self, NOW};
 fn setup() -> (Cluster, Machine, Node) {
     let (cluster, machine) = (Cluster::new(), Machine::bare());
     let node = cluster.node(&machine.authority, "n1");
-    machine.context("prod", AccessRole::Admin, &[node.endpoint.clone()]);
+    machine.context("prod", AccessRole::Admin, std::slice::from_ref(&node.endpoint));
     (cluster, machine, node)
 }
 

@@ -116,7 +116,11 @@ fn documents_of_every_kind() {
     let cluster = Cluster::new();
     let machine = Machine::bare();
     let node = cluster.node(&machine.authority, "n2");
-    machine.context("prod", ha_proto::v1::AccessRole::Admin, &[node.endpoint.clone()]);
+    machine.context(
+        "prod",
+        ha_proto::v1::AccessRole::Admin,
+        std::slice::from_ref(&node.endpoint),
+    );
     for (name, line) in READS {
         let run = machine.hactl(&format!("{line} -o json")).exits(0);
         insta::with_settings!({ snapshot_path => "snapshots/json", prepend_module_to_snapshot => false }, {

@@ -1,5 +1,8 @@
 //! hactl as its user meets it: the program itself, against nodes that are faked behind real mutual TLS.
 
+// A test may panic, and so may what helps it.
+#![allow(clippy::unwrap_used)]
+
 mod access;
 mod changes;
 mod client;
