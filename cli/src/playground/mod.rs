@@ -59,7 +59,8 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 pub struct DirArgs {
     /// Directory of the playground; usually in the user's state directory, for root /var/tmp/hactl-playground.
-    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    #[arg(long, env = "HACTL_PLAYGROUND_DIR", hide_env = true, value_name = "DIR",
+          value_hint = clap::ValueHint::DirPath)]
     dir: Option<PathBuf>,
 }
 

@@ -157,10 +157,10 @@ impl View for ProcessView {
     const COLUMNS: &'static [Column] = &[
         col("NAME"),
         wide("PROGRAM"),
+        col("PID"),
         col("STATE"),
         col("HEALTH"),
         col("ADDRESS"),
-        col("PID"),
         col("RESTARTS"),
         col("SINCE"),
         col("LOG"),
@@ -180,10 +180,10 @@ impl View for ProcessView {
         vec![
             Cell::new(&self.name),
             Cell::new(&self.spec.program),
+            Cell::new(status.pid.map(|pid| pid.to_string()).unwrap_or_default()).key(status.pid.unwrap_or(0)),
             Cell::new(state).tone(tone),
             Cell::new(&status.health),
             Cell::new(&self.spec.address),
-            Cell::new(status.pid.map(|pid| pid.to_string()).unwrap_or_default()).key(status.pid.unwrap_or(0)),
             Cell::new(status.restarts.to_string()).key(status.restarts),
             Cell::new(units::ago(status.since_ms, now)).key(status.since_ms),
             Cell::new(&self.spec.log).tone(Tone::Dim),
