@@ -30,6 +30,8 @@ pub struct Participant<'a> {
     candidacy: Mutex<Option<String>>,
     /// Ids of the candidacies whose creation was not acknowledged: they may yet appear, and nobody would act for them.
     doubtful: Mutex<Vec<String>>,
+    /// The lease's end as mastership last knew it.
+    lease_until: Mutex<Option<Duration>>,
 }
 
 /// A term that this node has raised.
@@ -184,7 +186,9 @@ impl Drop for Stretch<'_, '_> {
     fn drop(&mut self) {
         // A frozen process notices the end of its lease late, but did nothing after it.
         let now = self.p.shared.clock.boottime();
-        let until = self.p.c.lease().borrow().until.map_or(self.begun, |until| until.min(now));
+        // The session's end has cleared the lease: what it was last is what counts.
+        let held = self.p.lease_until.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(self.begun);
+        let until = held.min(now);
         tracing::info!(
             target: "had::lease",
             term = self.term,
@@ -232,6 +236,7 @@ async fn guard_lease(p: &Participant<'_>, term: u64) -> End {
         else {
             return End::LeaseOver;
         };
+        *p.lease_until.lock().unwrap_or_else(PoisonError::into_inner) = held.until;
         tracing::debug!(target: "had::lease", term, until_ns = (now + left).as_nanos(), "lease extended");
         tokio::select! {
             biased;
@@ -296,6 +301,7 @@ impl<'a> Participant<'a> {
             session_timeout,
             candidacy: Mutex::new(None),
             doubtful: Mutex::new(Vec::new()),
+            lease_until: Mutex::new(None),
         }
     }
 
