@@ -7,7 +7,6 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::coordination::SessionState;
@@ -47,8 +46,6 @@ pub struct Metrics {
     pub(crate) handshake_failures: Counter,
     /// Calls passed on to another node.
     pub(crate) forwarded: Counter,
-    /// Seconds from the start of a ZooKeeper call to its answer; observed by whoever makes the calls.
-    pub zookeeper_seconds: Histogram,
 }
 
 impl Metrics {
@@ -106,9 +103,6 @@ impl Metrics {
             "Calls passed on to another node",
             forwarded.clone(),
         );
-        let zookeeper_seconds = Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0]);
-        let help = "Time from a ZooKeeper call to its answer";
-        registry.register("had_zookeeper_seconds", help, zookeeper_seconds.clone());
         Self {
             registry,
             is_master,
@@ -121,7 +115,6 @@ impl Metrics {
             denied,
             handshake_failures,
             forwarded,
-            zookeeper_seconds,
         }
     }
 
