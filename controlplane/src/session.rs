@@ -101,7 +101,7 @@ pub async fn run(
                 pause = MIN_PAUSE;
                 registered_once = true;
                 tracing::info!(node = %shared.me.node, session = ?c.session_id(), "registered");
-                let ended = live(&c, held, &shared, &mut tx, &options, connector.session_timeout()).await;
+                let ended = Box::pin(live(&c, held, &shared, &mut tx, &options, connector.session_timeout())).await;
                 tx.coordinator.send_replace(None);
                 tx.lease.send_replace(Lease::default());
                 tx.handle.send_replace(None);

@@ -56,7 +56,7 @@ pub enum Command {
         /// Who asks.
         caller: Caller,
         /// What for.
-        request: Request,
+        request: Box<Request>,
         /// The answer.
         reply: oneshot::Sender<Result<v1::ChangeResult, ApiError>>,
     },
@@ -157,7 +157,7 @@ impl Handle {
     pub async fn change(&self, caller: Caller, request: Request) -> Result<v1::ChangeResult, ApiError> {
         let (reply, answer) = oneshot::channel();
         self.commands
-            .send(Command::Change { caller, request, reply })
+            .send(Command::Change { caller, request: Box::new(request), reply })
             .await
             .map_err(|_| electing())?;
         // Changes carry a request id, so trying again at the next master is safe.

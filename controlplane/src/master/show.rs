@@ -90,10 +90,13 @@ impl Master<'_> {
             registered_address: registration.map(|r| r.address.clone()).unwrap_or_default(),
             os: registration.map(|r| r.os.clone()).unwrap_or_default(),
         };
-        let spec = record.map(|r| view::spec(&r.spec)).unwrap_or_else(|| v1::NodeSpec {
-            address: registration.map(|r| r.address.clone()).unwrap_or_default(),
-            ..v1::NodeSpec::default()
-        });
+        let spec = record.map_or_else(
+            || v1::NodeSpec {
+                address: registration.map(|r| r.address.clone()).unwrap_or_default(),
+                ..v1::NodeSpec::default()
+            },
+            |r| view::spec(&r.spec),
+        );
         let node = v1::Node {
             name: name.to_owned(),
             spec: Some(spec),
