@@ -103,7 +103,10 @@ impl State {
             Some(Overlay::Filter) => self.list_mut().filter.clear(),
             Some(Overlay::Help { .. } | Overlay::Confirm(_)) => {}
             // An error is closed by itself; lesser messages go with whatever else is closed.
-            None if self.note.take().is_some_and(|n| n.tone == Tone::Bad) => {}
+            None if [self.notice.take(), self.note.take()]
+                .iter()
+                .flatten()
+                .any(|n| n.tone == Tone::Bad) => {}
             None if self.opened.take().is_some() => {}
             None => self.list_mut().filter.clear(),
         }

@@ -168,6 +168,8 @@ pub(crate) struct State {
     pub(crate) overlay: Option<Overlay>,
     /// The message.
     pub(crate) note: Option<Note>,
+    /// How the stream goes on; it never hides a message.
+    pub(crate) notice: Option<Note>,
     /// The change that was sent and not answered yet.
     pub(crate) acting: Option<Act>,
     /// Why no server will give a stream; ends the dashboard.
@@ -190,6 +192,7 @@ impl State {
             opened: None,
             overlay: None,
             note: None,
+            notice: None,
             acting: None,
             refused: None,
             size,
@@ -256,8 +259,8 @@ impl State {
 
     /// Takes an event. The flag says whether the screen may look different.
     pub(crate) fn update(&mut self, event: Event, mono: i64) -> (Option<Action>, bool) {
-        if self.note.as_ref().is_some_and(|n| n.until <= mono) {
-            self.note = None;
+        for note in [&mut self.note, &mut self.notice] {
+            note.take_if(|n| n.until <= mono);
         }
         match event {
             Event::Key(key) => match keymap::command(self.context(), key) {
@@ -325,17 +328,20 @@ impl State {
                     .as_ref()
                     .map_or(&*endpoint, |c| c.node_at(&endpoint))
                     .to_owned();
-                match join {
-                    Join::First => {}
-                    Join::Resumed { seq } => {
-                        let line = format!("resumed after frame {seq} with {server}: nothing was missed");
-                        self.say(Tone::Good, line, mono);
-                    }
-                    Join::Over { why } => {
-                        let line = format!("started over from a snapshot of {server}: {why}");
-                        self.say(Tone::Warn, line, mono);
-                    }
-                }
+                let (tone, mut line) = match join {
+                    Join::First => (Tone::Good, String::new()),
+                    Join::Resumed { seq } => (
+                        Tone::Good,
+                        format!("resumed after frame {seq} with {server}: nothing was missed"),
+                    ),
+                    Join::Over { why } => (Tone::Warn, format!("started over from a snapshot of {server}: {why}")),
+                };
+                text::clean(&mut line);
+                self.notice = (!line.is_empty()).then(|| Note {
+                    tone,
+                    lines: vec![("", line)],
+                    until: mono.saturating_add(NOTE_MS),
+                });
                 self.link = Link {
                     endpoint,
                     attempt: 0,

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::watch::{
     cluster::Cluster,
-    state::{Overlay, State},
+    state::{Note, Overlay, State},
     text,
     theme::{Theme, Tone},
     views::VIEWS,
@@ -251,43 +251,41 @@ pub(super) fn connecting(state: &State, area: Rect, buf: &mut Buffer) {
 /// Cells of the labels in a message.
 const LABEL: usize = 6;
 
-/// The lines of the message, wrapped.
+/// The lines of the messages, wrapped.
 pub(super) fn note_lines(state: &State, cells: u16) -> Vec<Line<'static>> {
     let theme = state.theme;
-    if let Some(note) = &state.note {
-        let mut lines: Vec<Line<'static>> = Vec::new();
-        for (label, text) in &note.lines {
-            let label = if label.is_empty() {
-                String::new()
-            } else {
-                text::fit(label, LABEL, false, "")
-            };
-            let indent = text::width(&label);
-            let room = usize::from(cells).saturating_sub(indent + 4);
-            for (i, part) in text::wrap(text, room).into_iter().enumerate() {
-                let glyph = if lines.is_empty() { theme.glyph(note.tone) } else { " " };
-                let label = if i == 0 { label.clone() } else { " ".repeat(indent) };
-                let tone = if indent == 0 { note.tone } else { Tone::Plain };
-                lines.push(Line::from(vec![
-                    span(theme, note.tone, format!(" {glyph} ")),
-                    span(theme, Tone::Dim, label),
-                    span(theme, tone, part),
-                ]));
-            }
+    let mut lines = Vec::new();
+    for note in [&state.notice, &state.note].into_iter().flatten() {
+        lines.extend(said(note, theme, cells));
+    }
+    if let Some(act) = &state.acting {
+        let text = format!("   {}: waiting for the answer", act.title());
+        lines.push(span(theme, Tone::Accent, text).into());
+    }
+    lines
+}
+
+fn said(note: &Note, theme: Theme, cells: u16) -> Vec<Line<'static>> {
+    let mut lines: Vec<Line<'static>> = Vec::new();
+    for (label, text) in &note.lines {
+        let label = match *label {
+            "" => String::new(),
+            label => text::fit(label, LABEL, false, ""),
+        };
+        let indent = text::width(&label);
+        let room = usize::from(cells).saturating_sub(indent + 4);
+        for (i, part) in text::wrap(text, room).into_iter().enumerate() {
+            let glyph = if lines.is_empty() { theme.glyph(note.tone) } else { " " };
+            let label = if i == 0 { label.clone() } else { " ".repeat(indent) };
+            let tone = if indent == 0 { note.tone } else { Tone::Plain };
+            lines.push(Line::from(vec![
+                span(theme, note.tone, format!(" {glyph} ")),
+                span(theme, Tone::Dim, label),
+                span(theme, tone, part),
+            ]));
         }
-        return lines;
     }
-    match &state.acting {
-        Some(act) => vec![
-            span(
-                theme,
-                Tone::Accent,
-                format!("   {}: waiting for the answer", act.title()),
-            )
-            .into(),
-        ],
-        None => Vec::new(),
-    }
+    lines
 }
 
 /// The message.

@@ -388,7 +388,24 @@ fn starting_over_is_said() {
         join: Join::Over { why },
     });
     stage.tell(frame(1, T, Body::Snapshot(cluster())));
-    assert_eq!(note(&stage), "started over from a snapshot of n2: term 413 began");
+    assert!(
+        stage
+            .text()
+            .contains("▲ started over from a snapshot of n2: term 413 began")
+    );
+    // It hides no message, and no message hides it.
+    stage.press("X");
+    let text = stage.text();
+    assert!(
+        text.contains("started over") && text.contains("X does nothing"),
+        "{text}"
+    );
+    stage.press("\x1b");
+    let text = stage.text();
+    assert!(
+        !text.contains("started over") && !text.contains("X does nothing"),
+        "{text}"
+    );
 }
 
 #[test]
