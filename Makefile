@@ -46,7 +46,7 @@ lint: ## Formatting, clippy, rules of the layout, documentation
 bench: ## The figures of the README, measured on this machine (release build)
 	@.ci/rust
 	@.ci/need $(TEST_PACKAGES)
-	cargo build --release --locked -p controlplane -p hactl
+	cargo build --release --locked --workspace --bins
 	cargo run --release --locked -p ha-tests --bin bench
 
 sim: ## The seeded simulation (SEEDS=17 or SEEDS=1-10000)
@@ -60,10 +60,7 @@ windows: ## Cross-build had.exe and hactl.exe, and run them under wine
 	.ci/windows
 
 install: ## Programs, systemd unit, example configuration, completions, man pages (PREFIX, DESTDIR)
-	@.ci/rust
-	@.ci/need $(BUILD_PACKAGES)
-	cargo build --release --locked -p controlplane -p hactl
-	.ci/install $(TARGET)/release "$(DESTDIR)" "$(PREFIX)"
+	@.ci/install "$(TARGET)" "$(DESTDIR)" "$(PREFIX)"
 
 uninstall: ## What `make install` put there
-	.ci/install --remove "$(DESTDIR)" "$(PREFIX)"
+	@.ci/install --remove "$(DESTDIR)" "$(PREFIX)"
