@@ -34,27 +34,47 @@ pub struct Cx {
     pub operation: Current,
 }
 
-/// The id of the operation that is being waited for.
+/// What an operator who presses Ctrl-C should know.
 #[derive(Debug, Clone, Default)]
-pub struct Current(Arc<Mutex<Option<String>>>);
+pub struct Current(Arc<Mutex<Doing>>);
+
+#[derive(Debug, Clone, Default)]
+enum Doing {
+    #[default]
+    Something,
+    /// Nothing but Ctrl-C was to end it.
+    Following,
+    /// Waiting for this operation.
+    Operation(String),
+}
 
 impl Current {
-    /// From now on, this one.
+    /// From now on, this operation is waited for, or none.
     pub fn set(&self, id: Option<&str>) {
+        self.now_(id.map_or(Doing::Something, |id| Doing::Operation(id.to_owned())));
+    }
+
+    /// From now on, nothing but Ctrl-C is to end it.
+    pub fn following(&self) {
+        self.now_(Doing::Following);
+    }
+
+    fn now_(&self, doing: Doing) {
         if let Ok(mut slot) = self.0.lock() {
-            *slot = id.map(str::to_owned);
+            *slot = doing;
         }
     }
 
     /// The error of being interrupted now.
     pub fn interrupted(&self) -> CliError {
-        let id = self.0.lock().ok().and_then(|slot| slot.clone());
-        match id {
-            Some(id) => CliError::new(codes::INTERRUPTED, format!("interrupted; operation {id} goes on"))
+        let doing = self.0.lock().map(|slot| slot.clone()).unwrap_or_default();
+        match doing {
+            Doing::Operation(id) => CliError::new(codes::INTERRUPTED, format!("interrupted; operation {id} goes on"))
                 .next(format!("hactl op wait {id}"), "wait for it again")
                 .next(format!("hactl op cancel {id}"), "end it")
                 .detail("operation", id),
-            None => CliError::new(codes::INTERRUPTED, "interrupted"),
+            Doing::Following => CliError::silent(codes::exit::INTERRUPTED),
+            Doing::Something => CliError::new(codes::INTERRUPTED, "interrupted"),
         }
     }
 }

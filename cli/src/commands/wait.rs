@@ -196,6 +196,7 @@ pub async fn run(args: Args, cx: &Cx) -> Result<(), CliError> {
     let mut wait = Wait {
         cx,
         args: &args,
+        cluster: client.cluster().to_owned(),
         begun: Instant::now(),
         last: String::new(),
     };
@@ -227,6 +228,7 @@ pub async fn run(args: Args, cx: &Cx) -> Result<(), CliError> {
 struct Wait<'a> {
     cx: &'a Cx,
     args: &'a Args,
+    cluster: String,
     begun: Instant,
     last: String,
 }
@@ -344,7 +346,7 @@ impl Wait<'_> {
                     name: self.args.target.clone(),
                     status,
                 };
-                out.stream_document(&Document::new("Wait", &Meta::local(), view))
+                out.stream_document(&Document::new("Wait", &Meta::of(&self.cluster, 0, 0), view))
             }
             Format::Name if done => out.line(&self.args.target),
             Format::Name => Ok(()),

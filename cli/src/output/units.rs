@@ -68,6 +68,14 @@ pub fn ago(unix_ms: i64, now_ms: i64) -> String {
     }
 }
 
+/// How long something has been so: `3d 4h`, `0s`; empty where that is not known.
+pub fn since(unix_ms: i64, now_ms: i64) -> String {
+    match unix_ms {
+        0 => String::new(),
+        at => span((now_ms - at).max(0) / 1000 * 1000),
+    }
+}
+
 /// How long it is until a moment: `in 3d 4h`, `2m ago`, `-` for never.
 pub fn until(unix_ms: i64, now_ms: i64) -> String {
     ago(unix_ms, now_ms)

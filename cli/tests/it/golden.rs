@@ -148,6 +148,69 @@ fn documents_of_every_kind() {
     insta::assert_snapshot!("tables_as_printed", tables);
 }
 
+/// `text` with the values of these keys replaced: they are of this machine and this moment.
+fn of_any_machine(text: &str, keys: &[&str]) -> String {
+    let line = |line: &str| {
+        let key = keys
+            .iter()
+            .find(|key| line.trim_start().starts_with(&format!("\"{key}\": ")));
+        match key.and_then(|_| line.split_once(": ")) {
+            Some((head, value)) => format!("{head}: \"…\"{}\n", if value.ends_with(',') { "," } else { "" }),
+            None => format!("{line}\n"),
+        }
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn documents_of_this_machine() {
+    let cluster = Cluster::new();
+    let machine = Machine::bare();
+    let node = cluster.node(&machine.authority, "n2");
+    machine.context(
+        "prod",
+        ha_proto::v1::AccessRole::Admin,
+        std::slice::from_ref(&node.endpoint),
+    );
+    let keys = [
+        "certificateExpiresAt",
+        "roundTripMs",
+        "clockSkewMs",
+        "elapsedMs",
+        "os",
+        "arch",
+        "clusterId",
+    ];
+    for (name, line, code) in [
+        ("context_list", "context list", 0),
+        ("endpoint_list", "context test", 0),
+        ("version", "version --server", 0),
+        ("explanation", "explain alert", 0),
+        ("error_code", "explain HA0301", 0),
+        ("doctor", "cluster doctor", 3),
+    ] {
+        let run = machine.hactl(&format!("{line} -o json")).exits(code);
+        let text = of_any_machine(&machine.redact(&run.out), &keys);
+        // The doctor tells how far this machine's clock is off.
+        let text = text
+            .lines()
+            .filter(|l| !l.contains("clock and") && !l.contains("your certificate expires"))
+            .map(|l| format!("{l}\n"))
+            .collect::<String>();
+        insta::with_settings!({ snapshot_path => "snapshots/json", prepend_module_to_snapshot => false }, {
+            insta::assert_snapshot!(name, text);
+        });
+    }
+    let run = machine.hactl("wait node/n1 --for online -o json").exits(0);
+    let text = serde_json::to_string_pretty(&run.json()).unwrap();
+    let text = of_any_machine(&text, &["elapsedMs", "observedAt"]);
+    insta::with_settings!({ snapshot_path => "snapshots/json", prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!("wait", text);
+    });
+    let list = machine.hactl("explain -o json").exits(0).json();
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(KINDS.len()));
+}
+
 /// `explain` describes what is written, all of it and nothing else.
 #[test]
 fn explain_knows_every_field() {

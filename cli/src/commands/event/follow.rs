@@ -24,6 +24,7 @@ pub struct Args {
 
 pub(super) async fn run(args: Args, cx: &Cx) -> Result<(), CliError> {
     let mut client = cx.client()?;
+    cx.operation.following();
     let mut next = args.from.unwrap_or(0);
     let mut lost: Option<Instant> = None;
     loop {

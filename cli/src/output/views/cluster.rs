@@ -190,7 +190,7 @@ pub fn master_line(master: &Master, now: i64) -> String {
     }
     let since = match master.since_unix_ms {
         0 => String::new(),
-        at => format!(" since {}", units::ago(at, now).trim_end_matches(" ago")),
+        at => format!(" since {}", units::since(at, now)),
     };
     format!("master {}{since} (term {})", clean(&master.node), master.term)
 }

@@ -233,11 +233,7 @@ impl NodeView {
         let list = |items: &[String]| if items.is_empty() { "-".into() } else { items.join(", ") };
         let since = match self.raw.since {
             0 => String::new(),
-            at => format!(
-                " since {} ({})",
-                units::ago(at, now).trim_end_matches(" ago"),
-                units::local(at)
-            ),
+            at => format!(" since {} ({})", units::since(at, now), units::local(at)),
         };
         let capacity = self.capacity();
         let mut lines = vec![(
