@@ -99,19 +99,9 @@ impl Cluster {
     /// # Errors
     /// If it does not become so, with the logs' ends.
     pub async fn start(options: Options) -> Result<Cluster> {
-        let programs = programs()?;
-        let zookeeper = match options.servers {
-            1 => ZkEnsemble {
-                servers: vec![ZkServer::start(options.zookeeper.clone()).await?],
-            },
-            n => ZkEnsemble::start_with(n, &options.zookeeper).await?,
-        };
-        let mut cluster = Cluster::prepare(options, programs, zookeeper)?;
-        let nodes = cluster.options.nodes;
-        if nodes > 0 {
-            cluster.begin().await?;
-        }
-        for i in 2..=nodes {
+        let mut cluster = Cluster::prepared(options).await?;
+        cluster.begin().await?;
+        for i in 2..=cluster.options.nodes {
             let name = format!("n{i}");
             cluster.add(&name).await?;
         }
@@ -124,6 +114,21 @@ impl Cluster {
             }
         }
         Ok(cluster)
+    }
+
+    /// Starts the ZooKeeper servers of a cluster, and no node.
+    ///
+    /// # Errors
+    /// If they do not serve, or the programs cannot be built.
+    pub async fn prepared(options: Options) -> Result<Cluster> {
+        let programs = programs()?;
+        let zookeeper = match options.servers {
+            1 => ZkEnsemble {
+                servers: vec![ZkServer::start(options.zookeeper.clone()).await?],
+            },
+            n => ZkEnsemble::start_with(n, &options.zookeeper).await?,
+        };
+        Cluster::prepare(options, programs, zookeeper)
     }
 
     fn prepare(options: Options, programs: Programs, zookeeper: ZkEnsemble) -> Result<Cluster> {

@@ -5,9 +5,12 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
+mod bundles;
+mod certificates;
 mod faults;
 mod membership;
 mod partition;
+mod values;
 mod zookeeper;
 
 use std::io::Write as _;

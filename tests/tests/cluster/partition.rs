@@ -11,7 +11,10 @@ use ha_tests::zookeeper::ZkOptions;
 use crate::{label, skipped};
 
 /// Runs a test in a network of three nodes, with ZooKeeper and the test itself at the hub.
-fn in_network<F: Future<Output = Result<()>> + 'static>(name: &'static str, test: fn(Cluster, Network) -> F) -> Result<()> {
+fn in_network<F: Future<Output = Result<()>> + 'static>(
+    name: &'static str,
+    test: fn(Cluster, Network) -> F,
+) -> Result<()> {
     if let Err(why) = Network::possible() {
         skipped(name, &why);
         return Ok(());
@@ -88,7 +91,7 @@ fn a_member_cut_off_disturbs_nobody_and_heals() -> Result<()> {
                 })
                 .await?;
             ensure!(term_of(&without) == term_of(&before), "the master was disturbed");
-            label(&cluster, &member, "cut off").await?;
+            label(&cluster, &member, "cut-off").await?;
             network.heal(place(&member))?;
             cluster.healthy().await?;
             cluster.finish().await

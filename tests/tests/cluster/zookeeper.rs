@@ -78,7 +78,7 @@ async fn an_ensemble_loses_the_connected_server_then_its_quorum_then_heals() -> 
     }
     let seq = cluster.revision().await?;
     cluster.zookeeper.servers[connected].kill();
-    label(&cluster, "n1", "two servers").await?;
+    label(&cluster, "n1", "two-servers").await?;
     cluster.healthy().await?;
     cluster.assert_subscribers().await?;
     if connected != leader {
