@@ -1,6 +1,7 @@
 //! `hactl watch` as an operator meets it: the built program in a real pseudo-terminal, against nodes behind real mutual
 //! TLS that are stopped and started again.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used)] // A test fails by a panic.
 
 #[path = "watch_pty/live.rs"]
 mod live;

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     pin::Pin,
     process::{Command, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -48,11 +51,15 @@ impl Cluster {
         let authority =
             ClusterAuthority::create("prod", &["127.0.0.1:2181".to_owned()], Duration::from_secs(4)).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        // Both are held while they are chosen, so that they differ.
-        let (a, b) = (free(), free());
-        let address = |l: &std::net::TcpListener| l.local_addr().unwrap().to_string();
-        let addresses = BTreeMap::from([("n1".to_owned(), address(&a)), ("n2".to_owned(), address(&b))]);
+        // An address of this cluster's own: nobody takes its ports while a node is down.
+        static CLUSTERS: AtomicU8 = AtomicU8::new(1);
+        let third = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let second = std::process::id() % 200 + 20;
+        let address = |n: u8| {
+            let free = std::net::TcpListener::bind(format!("127.{second}.{third}.{n}:0")).unwrap();
+            free.local_addr().unwrap().to_string()
+        };
+        let addresses = BTreeMap::from([("n1".to_owned(), address(1)), ("n2".to_owned(), address(2))]);
         let store = Store::at(dir.path().join("config"));
         let user = authority.issue_user("alice", AccessRole::Admin).unwrap();
         store

@@ -18,6 +18,9 @@ use crate::watch::{
     views::VIEWS,
 };
 
+/// Place of the clock among the parts of the status line.
+const CLOCK: u8 = 6;
+
 /// A part of the status line; those with low numbers come first when there is little room, 0 is always there.
 struct Part {
     drop: u8,
@@ -41,14 +44,19 @@ pub(super) fn status(state: &State, now: &Now, area: Rect, buf: &mut Buffer) {
     let stale = state.stale(now.mono);
     let mut left = state.shown().map(|c| cluster_parts(c, theme)).unwrap_or_default();
     let mut right = vec![Part::new(0, stream(state, now, room.saturating_sub(26)))];
-    right.push(Part::new(6, vec![span(theme, Tone::Plain, now.at(now.wall_ms, "%T"))]));
-    // The most important first, each that still fits.
+    right.push(Part::new(
+        CLOCK,
+        vec![span(theme, Tone::Plain, now.at(now.wall_ms, "%T"))],
+    ));
+    // The most important first, as far as they fit; the clock takes what is left.
     let mut order: Vec<(u8, usize)> = left.iter().chain(&right).map(|p| (p.drop, p.width() + 3)).collect();
     order.sort_unstable();
     let mut free = room + 3;
     let mut kept = Vec::new();
+    let mut full = false;
     for (drop, width) in order {
-        if drop == 0 || width <= free {
+        full |= width > free && drop < CLOCK;
+        if drop == 0 || (width <= free && (!full || drop == CLOCK)) {
             free = free.saturating_sub(width);
             kept.push(drop);
         }

@@ -199,7 +199,7 @@ fn cells(cx: &Cx<'_>, row: &NodeRow, history: usize) -> Vec<Line<'static>> {
         line(theme, Tone::Plain, node.name.clone()),
         line(theme, tone, format!("{glyph} {}", row.state().word())),
         line(theme, role_tone, role.word()),
-        cpu(cx, row, usize::from(history)),
+        cpu(cx, row, history),
         pair(row.memory()),
         seen(cx, row),
         line(theme, Tone::Plain, spec.map(|s| s.address.clone()).unwrap_or_default()),
