@@ -5,4 +5,5 @@ pub mod cluster;
 pub mod conformance;
 #[cfg(target_os = "linux")]
 pub mod netns;
+pub mod sim;
 pub mod zookeeper;
