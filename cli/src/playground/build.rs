@@ -205,7 +205,7 @@ impl Builder<'_> {
         }
         if Instant::now() >= self.deadline {
             let mut failed = failed().why("the time is over; --timeout gives more");
-            for error in &error {
+            if let Some(error) = &error {
                 let reasons = error.reasons().iter().cloned();
                 failed = reasons.fold(failed.why(error.message()), CliError::why);
             }
