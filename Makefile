@@ -49,10 +49,10 @@ bench: ## The figures of the README, measured on this machine (release build)
 	cargo build --release --locked --workspace --bins
 	cargo run --release --locked -p ha-tests --bin bench
 
-sim: ## The seeded simulation (SEEDS=17 or SEEDS=1-10000)
+sim: ## The seeded simulation: SEEDS=1-10000, or SEEDS=17 with its whole trace
 	@.ci/rust
 	@.ci/need $(BUILD_PACKAGES)
-	HA_SIM_SEEDS=$(SEEDS) cargo test --locked -p ha-tests sim -- --nocapture
+	cargo run --locked --quiet -p ha-tests --bin sim -- $(SEEDS)
 
 windows: ## Cross-build had.exe and hactl.exe, and run them under wine
 	@.ci/rust

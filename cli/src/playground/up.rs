@@ -68,9 +68,13 @@ pub(super) async fn run(args: &UpArgs, globals: &Globals) -> Result<(), CliError
         () = interrupted() => Err(CliError::new(codes::INTERRUPTED, "interrupted before the cluster was up")),
     };
     if let Err(error) = built {
-        // The directory stays for its logs; the next `up` clears it.
-        let _ = control::ask(&place, &Request::Down).await;
-        down::forget_context(&prepared.record, out.notes);
+        if error.is(codes::INTERRUPTED) {
+            down::end(&place, &prepared.record, false, out.notes).await?;
+        } else {
+            // The directory stays for its logs; the next `up` clears it.
+            let _ = control::ask(&place, &Request::Down).await;
+            down::forget_context(&prepared.record, out.notes);
+        }
         return Err(error);
     }
 
