@@ -62,6 +62,8 @@ pub(super) struct Draft {
     pub(super) actor: String,
     /// The request's id, if one asked for it.
     pub(super) request: String,
+    /// JSON pointer to the part of the value that the entry shows; none: all of it.
+    pub(super) part: Option<String>,
 }
 
 impl Draft {
@@ -80,6 +82,7 @@ impl Draft {
             cause: String::new(),
             actor: "master".to_owned(),
             request: String::new(),
+            part: None,
         }
     }
 
@@ -112,6 +115,8 @@ pub(super) struct Store {
     pub(super) damaged: BTreeMap<String, StoredError>,
     /// Changes that are in the log but not yet passed on.
     pub(super) fresh: Vec<Change>,
+    /// Requests that the newest entries of the log came from, with the number of the last entry of each.
+    requests: BTreeMap<String, u64>,
 }
 
 impl Store {
@@ -148,6 +153,7 @@ impl Store {
             access,
             damaged,
             fresh: Vec::new(),
+            requests: BTreeMap::new(),
         };
         for change in store.embedded_after(tail) {
             tracing::info!(
@@ -244,8 +250,26 @@ impl Store {
             }
         }
         self.tail = change.seq;
+        self.remember(&change);
         self.fresh.push(change);
         Ok(())
+    }
+
+    /// Remembers which request a change came from, for as long as the log keeps it.
+    pub(super) fn remember(&mut self, change: &Change) {
+        if !change.request.is_empty() {
+            self.requests.insert(change.request.clone(), change.seq);
+        }
+        if self.requests.len() as u64 > 2 * KEEP {
+            let forgotten = self.tail.saturating_sub(KEEP);
+            self.requests.retain(|_, seq| *seq > forgotten);
+        }
+    }
+
+    /// Number of the change that a request with this id has made, if it made one. A value's last change would not do: the
+    /// next request may have changed the value again before this one is repeated.
+    pub(super) fn made_by(&self, request: &str) -> Option<u64> {
+        self.requests.get(request).copied()
     }
 
     /// Makes one change: sets `path` to `value` with the change embedded, then appends the entry.
@@ -260,10 +284,10 @@ impl Store {
         if let Some(e) = self.damaged.get(path) {
             return Err(StoreError::Value(e.to_string()));
         }
+        let part = draft.part.clone().unwrap_or_default();
         let json = |v: &Option<T>| {
-            v.as_ref()
-                .and_then(|v| serde_json::to_value(v).ok())
-                .unwrap_or_default()
+            let whole = v.as_ref().and_then(|v| serde_json::to_value(v).ok());
+            whole.and_then(|v| v.pointer(&part).cloned()).unwrap_or_default()
         };
         let after = Some(value);
         let change = self.change(draft, json(&stored.envelope.value), json(&after));
@@ -392,7 +416,7 @@ impl Store {
     ///
     /// # Errors
     /// What the coordinator reports.
-    pub(super) async fn recent(&self, count: u64) -> Result<Vec<Change>> {
+    pub(super) async fn recent(&mut self, count: u64) -> Result<Vec<Change>> {
         let from = self.oldest.max((self.tail + 1).saturating_sub(count));
         read_changes(&*self.c, from, self.tail).await.map_err(StoreError::from)
     }

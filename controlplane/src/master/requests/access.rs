@@ -15,10 +15,16 @@ impl Master<'_> {
         self.store.access.envelope.value.clone().unwrap_or_default()
     }
 
-    pub(super) async fn set_access(&mut self, decided: access::Outcome, draft: Draft) -> Result<(), StoreError> {
+    /// Stores a decision about the certificates of `draft`'s subject; the entry shows that subject's record only.
+    pub(super) async fn set_access(&mut self, decided: access::Outcome, mut draft: Draft) -> Result<(), StoreError> {
         if !decided.changed {
             return Ok(());
         }
+        draft.part = Some(match draft.subject.split_once('/') {
+            Some(("node", name)) => format!("/nodes/{name}"),
+            Some((_, name)) => format!("/users/{name}"),
+            None => String::new(),
+        });
         self.store.set_access(decided.record, draft).await?;
         self.show_users();
         Ok(())

@@ -1,7 +1,7 @@
 //! Requests of operators: each is checked, decided in core, stored, and answered when it is stored.
 //!
-//! A request id that an object's last change already carries is answered as done: the caller repeats a request whose
-//! answer was lost with a master.
+//! A request id that an entry of the change log already carries is answered as done: the caller repeats a request whose
+//! answer was lost with a master. So a request that takes several changes puts its id on the last one only.
 
 mod access;
 mod cluster;
@@ -82,7 +82,7 @@ pub(super) fn planned(plan: Vec<String>, revision: u64) -> Done {
 impl Master<'_> {
     pub(in crate::master) async fn command(&mut self, command: Command) -> Result<Option<End>, StoreError> {
         match command {
-            Command::Change { caller, request, reply } => match self.change(&caller, *request).await {
+            Command::Change { caller, request, reply } => match self.change(&caller, request).await {
                 Ok((result, end)) => {
                     // What was stored is shown before the caller hears of it, so that it reads its own change.
                     self.publish();
@@ -115,6 +115,7 @@ impl Master<'_> {
                 None,
             ));
         }
+        self.readable(&request)?;
         match request {
             Request::AddNode(r) => self.add_node(caller, r).await,
             Request::RemoveNode(r) => {
@@ -135,7 +136,26 @@ impl Master<'_> {
             Request::RecordUser(r) => self.record_user(caller, r).await,
             Request::RevokeUser(r) => self.revoke_user(caller, r).await,
             Request::CancelOperation(r) => self.cancel_operation(caller, r).await,
-            Request::RecordDenied(d) => self.record_denied(d).await,
+            Request::RecordDenied(d) => {
+                self.note_denied(d).await?;
+                self.result()
+            }
+        }
+    }
+
+    /// A node whose record cannot be read is not a node that does not exist.
+    fn readable(&self, request: &Request) -> Result<(), Failed> {
+        let name = match request {
+            Request::AddNode(r) => &r.name,
+            Request::RemoveNode(r) => &r.name,
+            Request::LeaveNode { name, .. } => name,
+            Request::UpdateNode(r) => &r.name,
+            Request::DrainNode(r) => &r.name,
+            _ => return Ok(()),
+        };
+        match self.store.damaged.get(&format!("/nodes/{name}")) {
+            Some(e) => Err(StoreError::Value(e.to_string()).into()),
+            None => Ok(()),
         }
     }
 
@@ -144,17 +164,8 @@ impl Master<'_> {
         if request.is_empty() {
             return None;
         }
-        let s = &self.store;
-        let changes = s
-            .nodes
-            .values()
-            .filter_map(|x| x.envelope.change.as_ref())
-            .chain(s.assignments.values().filter_map(|x| x.envelope.change.as_ref()))
-            .chain(s.ops.values().filter_map(|x| x.envelope.change.as_ref()))
-            .chain(s.cluster.envelope.change.as_ref())
-            .chain(s.access.envelope.change.as_ref());
-        let done = changes.filter(|c| c.request == request).map(|c| c.seq).max();
-        done.or_else(|| self.operation_of(request).map(|_| s.revision()))
+        let made = self.store.made_by(request);
+        made.or_else(|| self.operation_of(request).map(|_| self.store.revision()))
     }
 
     fn operation_of(&self, request: &str) -> Option<String> {
@@ -208,6 +219,7 @@ impl Master<'_> {
             cause: reason.to_owned(),
             actor: caller.identity.to_string(),
             request: caller.request_id.clone(),
+            part: None,
         }
     }
 
@@ -222,7 +234,8 @@ impl Master<'_> {
         ))
     }
 
-    async fn record_denied(&mut self, d: v1::Denied) -> Done {
+    /// Records a call that a node refused.
+    pub(in crate::master) async fn note_denied(&mut self, d: v1::Denied) -> Result<(), StoreError> {
         let draft = Draft {
             actor: d.actor.clone(),
             ..Draft::master(
@@ -236,6 +249,6 @@ impl Master<'_> {
         self.store
             .note(draft, serde_json::Value::Null, serde_json::Value::Null)
             .await?;
-        self.result()
+        Ok(())
     }
 }
