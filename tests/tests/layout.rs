@@ -78,6 +78,11 @@ struct Source {
 }
 
 impl Source {
+    /// Whether it is compiled for tests only, by its name.
+    fn is_test(&self) -> bool {
+        self.path.contains("/tests/") || self.path.ends_with("tests.rs")
+    }
+
     /// The lines with their numbers, comments cut off.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         self.text
@@ -244,7 +249,7 @@ fn sources_import_one_way() {
 #[test]
 fn no_source_reaches_into_another_crate() {
     let mut findings = Vec::new();
-    for source in sources() {
+    for source in sources().iter().filter(|s| !s.is_test()) {
         let dir = source.member().dir;
         for (line, code) in source.code() {
             let includes = ["include!(\"", "include_str!(\"", "include_bytes!(\"", "#[path = \""];
@@ -340,7 +345,7 @@ fn only_platform_knows_the_operating_system() {
     let mut findings = Vec::new();
     for source in sources() {
         let inside = source.path.starts_with("controlplane/src/");
-        if !inside || source.path.starts_with("controlplane/src/platform/") {
+        if !inside || source.is_test() || source.path.starts_with("controlplane/src/platform/") {
             continue;
         }
         for (line, code) in source.code() {
@@ -368,7 +373,7 @@ fn files_stay_short() {
 fn files_say_why_they_exist() {
     let silent = sources().into_iter().filter(|s| {
         let head = s.text.lines().find(|l| !l.trim().is_empty() && !l.starts_with("#!["));
-        !head.is_some_and(|l| l.starts_with("//!") && l.len() > 12)
+        !head.is_some_and(|l| l.starts_with("//!") && l.len() > 8)
     });
     assert_none(
         &silent.map(|s| s.path).collect::<Vec<_>>(),
