@@ -88,11 +88,12 @@ fn certificate(id: String, subject: String, expires_ms: i64, now_ms: i64, hint: 
     })
 }
 
-/// The alerts that hold now, by id.
+/// The alerts that hold now, by id. `damaged` are stored values that cannot be read: path and reason.
 pub fn derive(
     nodes: &[NodeFacts],
     users: &[UserFacts],
     servers: &[ServerFacts],
+    damaged: &[(String, String)],
     now_ms: i64,
 ) -> BTreeMap<String, Alert> {
     let mut alerts = Vec::new();
@@ -181,6 +182,16 @@ pub fn derive(
             hint,
         ));
     }
+    for (path, why) in damaged {
+        let object = path.trim_start_matches('/');
+        alerts.push(Alert {
+            id: format!("damaged/{object}"),
+            severity: Severity::Error,
+            subject: object.strip_prefix("nodes/").map_or(object.to_owned(), |n| format!("node/{n}")),
+            text: format!("a stored value is damaged, and left as it is: {why}"),
+            hint: "hactl explain HA0810".to_owned(),
+        });
+    }
     let down: Vec<&ServerFacts> = servers.iter().filter(|s| s.error.is_some()).collect();
     for s in &down {
         alerts.push(Alert {
@@ -228,6 +239,7 @@ mod tests {
                     address: "z:1".into(),
                     error: None
                 }],
+                &[],
                 0
             )
             .is_empty()
@@ -263,13 +275,15 @@ mod tests {
                 error: None,
             },
         ];
-        let alerts = derive(&[sick, pending], &users, &servers, 0);
+        let damaged = [("/nodes/n3".to_owned(), "/nodes/n3: not readable: x".to_owned())];
+        let alerts = derive(&[sick, pending], &users, &servers, &damaged, 0);
         let ids: Vec<&str> = alerts.keys().map(String::as_str).collect();
         assert_eq!(
             ids,
             [
                 "certificate/n1",
                 "certificate/user/eve",
+                "damaged/nodes/n3",
                 "node/n1/address",
                 "node/n1/clock",
                 "node/n1/condition-0",

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ha_core::Change;
 use ha_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -70,20 +71,24 @@ async fn next_changes(log: &Log, next: u64) -> Result<Vec<Arc<v1::Change>>, ApiE
     }
     let to = (first_kept - 1).min(next + 255);
     let stored = read_changes(&*log.c, next, to).await?;
+    Ok(without_silence(&stored, next, to).into_iter().map(Arc::new).collect())
+}
+
+/// The entries `from..=to` as readers get them: what was trimmed meanwhile or cannot be read is said, never skipped.
+pub(super) fn without_silence(stored: &[Change], from: u64, to: u64) -> Vec<v1::Change> {
     let mut changes = Vec::with_capacity(stored.len());
-    let mut expected = next;
-    for change in &stored {
-        // Trimmed meanwhile, or not readable: said, never skipped in silence.
+    let mut expected = from;
+    for change in stored {
         if change.seq > expected {
-            changes.push(Arc::new(gap(expected, change.seq - 1, change.time_ms)));
+            changes.push(gap(expected, change.seq - 1, change.time_ms));
         }
-        changes.push(Arc::new(view::change(change)));
+        changes.push(view::change(change));
         expected = change.seq + 1;
     }
     if expected <= to {
-        changes.push(Arc::new(gap(expected, to, 0)));
+        changes.push(gap(expected, to, 0));
     }
-    Ok(changes)
+    changes
 }
 
 /// Sends the change log from `next` on, at the reader's pace, until the reader goes.

@@ -314,7 +314,7 @@ impl Master<'_> {
     }
 
     /// A node's agent reported.
-    pub(super) async fn report(&mut self, stream: u64, report: v1::AgentReport) -> Result<(), StoreError> {
+    pub(super) async fn report(&mut self, stream: u64, mut report: v1::AgentReport) -> Result<(), StoreError> {
         let (now, wall) = (self.now(), self.wall_ms());
         let name = report.node.clone();
         let Some(member) = self.members.get_mut(&name) else {
@@ -332,6 +332,7 @@ impl Master<'_> {
         };
         member.last_report = Some(now);
         member.last_seen_ms = wall;
+        let denied = std::mem::take(&mut report.denied);
         let urgent = member.report.as_ref().is_none_or(|old| {
             old.conditions != report.conditions
                 || old.certificate_expires_unix_ms != report.certificate_expires_unix_ms
@@ -343,6 +344,9 @@ impl Master<'_> {
         self.conclude(&name).await?;
         let urgent = urgent || before != self.presence(&name);
         self.show(&name, urgent);
+        for refused in denied {
+            self.note_denied(refused).await?;
+        }
         Ok(())
     }
 

@@ -108,8 +108,10 @@ pub async fn run(p: &Participant<'_>, won: &Won) -> End {
 
 async fn start(p: &Participant<'_>, won: &Won) -> Result<End, StoreError> {
     let clock = &p.shared.clock;
-    let store = Store::open(p.c.clone(), clock.clone(), won.term).await?;
+    let mut store = Store::open(p.c.clone(), clock.clone(), won.term).await?;
     let recent = store.recent(KEPT_CHANGES as u64).await?;
+    recent.iter().for_each(|change| store.remember(change));
+    let first = store.oldest().max((store.revision() + 1).saturating_sub(KEPT_CHANGES as u64));
     let state = v1::ClusterState {
         cluster: p.shared.me.cluster.clone(),
         cluster_id: p.shared.me.cluster_id.clone(),
@@ -126,7 +128,7 @@ async fn start(p: &Participant<'_>, won: &Won) -> Result<End, StoreError> {
     let hub = Hub::new(
         Start {
             state,
-            changes: recent.iter().map(view::change).collect(),
+            changes: follow::without_silence(&recent, first, store.revision()),
             tail: store.revision(),
             oldest: store.oldest(),
         },

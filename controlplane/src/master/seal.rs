@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt, stream};
-use ha_core::{Change, Envelope, StoredError, change_name, decode, encode, is_write};
+use ha_core::{Change, Envelope, MasterRecord, StoredError, change_name, decode, encode, is_write};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::store::{StoreError, Stored};
@@ -27,7 +27,14 @@ pub(super) async fn seal<T: Serialize + DeserializeOwned + Clone>(
             Err(e) => return Ok(Err(e)),
         };
         if envelope.term > term {
-            return Err(StoreError::Deposed(path.to_owned()));
+            return match leading_term(c).await? {
+                // Every term begins in the master's record: nobody can have written this.
+                Some(led) if led < envelope.term => Ok(Err(StoredError::Malformed {
+                    path: path.to_owned(),
+                    why: format!("it has term {}, and the cluster is in term {led}", envelope.term),
+                })),
+                _ => Err(StoreError::Deposed(path.to_owned())),
+            };
         }
         if envelope.term == term {
             return Ok(Ok(Stored {
@@ -50,6 +57,12 @@ pub(super) async fn seal<T: Serialize + DeserializeOwned + Clone>(
             Err(e) => return Err(e.into()),
         }
     }
+}
+
+/// The term in the master's record, if that can be read.
+async fn leading_term(c: &dyn Coordinator) -> Result<Option<u64>> {
+    let (bytes, _) = read(c, "/master").await?;
+    Ok(decode::<MasterRecord>("/master", &bytes).ok().map(|r| r.term))
 }
 
 /// Reads, waiting out a broken connection.

@@ -64,6 +64,7 @@ impl Master<'_> {
             conditions.extend(self.store.damaged.get(&path).map(|e| format!("damaged: {e}")));
         }
         let reason = match record {
+            None if self.store.damaged.contains_key(&format!("/nodes/{name}")) => "its record is damaged".to_owned(),
             None => "registered, but never added: refused".to_owned(),
             Some(_) if presence == Presence::Unseen => "not started yet".to_owned(),
             Some(_) => concluded.map_or(String::new(), |c| c.reason.clone()),
@@ -113,7 +114,8 @@ impl Master<'_> {
         let mut nodes = Vec::new();
         for (name, member) in &self.members {
             let record = self.store.nodes.get(name).and_then(|s| s.envelope.value.as_ref());
-            if record.is_some_and(|r| r.removed) {
+            // A record that cannot be read has an alert of its own.
+            if record.is_some_and(|r| r.removed) || self.store.damaged.contains_key(&format!("/nodes/{name}")) {
                 continue;
             }
             let concluded = self.store.assignments.get(name).and_then(|s| s.envelope.value.as_ref());
@@ -157,7 +159,13 @@ impl Master<'_> {
                 error: (!s.reachable).then(|| s.error.clone()),
             })
             .collect();
-        let alerts: BTreeMap<String, v1::Alert> = alert::derive(&nodes, &users, &servers, wall)
+        let damaged: Vec<(String, String)> = self
+            .store
+            .damaged
+            .iter()
+            .map(|(path, e)| (path.clone(), e.to_string()))
+            .collect();
+        let alerts: BTreeMap<String, v1::Alert> = alert::derive(&nodes, &users, &servers, &damaged, wall)
             .into_iter()
             .map(|(id, a)| {
                 let since = self.alerts.get(&id).map_or(wall, |old| old.since_unix_ms);
