@@ -87,6 +87,7 @@ pub struct Cluster {
     /// Everybody who follows the change log.
     pub subscribers: Vec<Subscriber>,
     gone: Vec<Daemon>,
+    placed: usize,
     options: Options,
     programs: Programs,
     users: BTreeMap<String, Bundle>,
@@ -140,6 +141,7 @@ impl Cluster {
             authority,
             subscribers: Vec::new(),
             gone: Vec::new(),
+            placed: 0,
             options,
             programs,
             users: BTreeMap::new(),
@@ -202,7 +204,8 @@ impl Cluster {
         let (grpc, http) = (port(place.ports.0)?, port(place.ports.1)?);
         let address = format!("{}:{grpc}", place.host);
         let bundle = self.authority.node_bundle(issued, &address, bootstrap);
-        let dir = self.dir.path().join(format!("{}-{name}", self.daemons.len()));
+        self.placed += 1;
+        let dir = self.dir.path().join(format!("{}-{name}", self.placed));
         std::fs::create_dir(&dir)?;
         let http = format!("{}:{http}", place.host);
         let mut daemon = Daemon::new(&self.programs.had, &dir, name, &address, &http, &self.options.config)?;

@@ -12,10 +12,8 @@ async fn refuses(daemon: &mut Daemon, code: &str) -> Result<String> {
     daemon.start()?;
     let status = daemon.ended(LIMIT).await?;
     let log = daemon.log();
-    ensure!(
-        !status.success() && log.contains(&format!("\nerror {code}: ")),
-        "{status}:\n{log}"
-    );
+    let told = log.lines().any(|l| l.starts_with(&format!("error {code}: ")));
+    ensure!(!status.success() && told, "{status}:\n{log}");
     Ok(log)
 }
 

@@ -18,6 +18,9 @@ const HOSTILE: &[u8] = b"\xff\xfe\x00{\x1b[2J\x1b]0;owned\x07\"v\": ";
 /// JSON, of a version that nobody can know.
 const NEWER: &[u8] = b"{\"v\":4294967295,\"term\":18446744073709551615,\"value\":{}}";
 
+/// What no master can have written: its term has not begun.
+const FUTURE: &[u8] = b"{\"v\":1,\"term\":18446744073709551615,\"write\":\"\",\"value\":null}";
+
 /// Somebody with the cluster secret and no manners.
 async fn intruder(cluster: &Cluster) -> Result<Arc<dyn Coordinator>> {
     let secret = ClusterSecret::from_base64(&cluster.authority.secret).context("no secret")?;
@@ -72,14 +75,14 @@ fn clean(text: &str) -> bool {
 
 #[tokio::test]
 async fn a_nodes_damaged_values_are_shown_and_the_other_nodes_go_on() -> Result<()> {
-    let mut cluster = Cluster::start(Options::default()).await?;
+    let cluster = Cluster::start(Options::default()).await?;
     let c = intruder(&cluster).await?;
     let node = cluster.members().await?.remove(0);
     let others: Vec<String> = cluster.names().into_iter().filter(|n| *n != node).collect();
     let seq = cluster.revision().await?;
     let (record, assignment) = (format!("/nodes/{node}"), format!("/assignments/{node}"));
     let old_record = overwrite(&*c, &record, HOSTILE).await?;
-    let old_assignment = overwrite(&*c, &assignment, NEWER).await?;
+    let old_assignment = overwrite(&*c, &assignment, FUTURE).await?;
     // Every daemon but the master reads it when it changes; the next master does, whoever it is.
     let refused = label(&cluster, &node, "x").await;
     let told = format!("{refused:?}");
@@ -122,7 +125,7 @@ async fn a_nodes_damaged_values_are_shown_and_the_other_nodes_go_on() -> Result<
 
 #[tokio::test]
 async fn a_damaged_registration_is_replaced_by_its_daemon() -> Result<()> {
-    let mut cluster = Cluster::start(Options::default()).await?;
+    let cluster = Cluster::start(Options::default()).await?;
     let c = intruder(&cluster).await?;
     let before = cluster.healthy().await?;
     let node = cluster.members().await?.remove(0);
