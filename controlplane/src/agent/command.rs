@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use crate::config::Hook;
-use crate::platform::{isolate, kill_tree, service};
+use crate::platform::{isolate, kill_tree, service, unprotect};
 
 /// How much of the command's last words is kept.
 const WORDS: usize = 2048;
@@ -51,6 +51,9 @@ pub(super) async fn run(hook: &Hook, variables: &[(&str, String)], input: &[u8])
     let mut child = command
         .spawn()
         .map_err(|e| format!("{program} cannot be started: {e}"))?;
+    if let Some(pid) = child.id() {
+        unprotect(pid);
+    }
     let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
     let mut tree = Tree(child);
 

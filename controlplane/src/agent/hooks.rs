@@ -45,9 +45,10 @@ pub(super) async fn run(hook: Hook, me: Arc<Me>, feed: Feed, cursors: Arc<Cursor
         Some(cursor) => feed.subscribe_after(cursor),
         None => {
             // A new hook begins with what comes after its first start.
-            let cursor = feed.moved(None).await.unwrap_or(0);
+            let mut changes = feed.subscribe();
+            let cursor = changes.begins().await;
             cursors.hook_done(&hook.name, cursor).await;
-            feed.subscribe_after(cursor)
+            changes
         }
     };
     let key = format!("hook/{}", hook.name);

@@ -116,6 +116,10 @@ pub fn new(
     };
     let life = async move {
         let cursors = Arc::new(Cursors::load(state.clone(), &shared.me.cluster_id).await);
+        if let Some(cursor) = cursors.applied() {
+            // The first report tells it.
+            feed.start(cursor);
+        }
         let (inputs_tx, inputs) = mpsc::channel(64);
         let reporter = report::Reporter {
             shared: shared.clone(),
@@ -149,3 +153,6 @@ pub fn new(
     };
     (agent, life)
 }
+
+#[cfg(test)]
+mod tests;

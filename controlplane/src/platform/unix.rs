@@ -53,6 +53,11 @@ pub fn isolate(command: &mut tokio::process::Command) {
     command.process_group(0);
 }
 
+/// Makes a process that was just started as likely to be killed for memory as any other, whatever protects this one.
+pub fn unprotect(pid: u32) {
+    let _ = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0");
+}
+
 /// Kills a process that was started with [`isolate`] and whatever it started that did not leave its group. The process
 /// must not have been waited for yet, or its number may be another's.
 pub fn kill_tree(pid: u32) {

@@ -54,6 +54,9 @@ pub fn isolate(command: &mut tokio::process::Command) {
     command.creation_flags(CREATE_NEW_PROCESS_GROUP);
 }
 
+/// Windows protects nobody from running out of memory.
+pub fn unprotect(_: u32) {}
+
 /// Kills a process and what it started, as far as Windows still knows who started what.
 pub fn kill_tree(pid: u32) {
     let kill = Command::new("taskkill")

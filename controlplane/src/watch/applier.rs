@@ -73,6 +73,8 @@ pub enum Answer {
 pub struct Applied {
     /// Entries to hand on, in order.
     pub changes: Vec<Change>,
+    /// It became known where the log stands: what comes after this number is new.
+    pub began: Option<u64>,
     /// The log was started over: counting goes on after this number, before [`Applied::changes`].
     pub restarted: Option<u64>,
 }
@@ -117,6 +119,7 @@ impl Applier {
     /// Takes an input. `now_ms` dates the entries made here.
     pub fn apply(&mut self, input: Input, now_ms: i64) -> Applied {
         let mut applied = Applied::default();
+        let fresh = self.cursor.is_none();
         match input {
             Input::Tail(tail) => match self.cursor {
                 None => self.begin(tail),
@@ -137,6 +140,13 @@ impl Applier {
             Input::Log(Answer::Newest(newest)) => self.settle(newest, now_ms, &mut applied),
         }
         self.flush(&mut applied.changes);
+        if fresh {
+            // The first entry handed on, if there is one, is the next after it.
+            applied.began = applied
+                .changes
+                .first()
+                .map_or(self.cursor, |c| Some(c.seq.saturating_sub(1)));
+        }
         applied
     }
 

@@ -23,9 +23,23 @@ fn streamed(seqs: impl IntoIterator<Item = u64>) -> Input {
 fn begins_where_the_master_stands() {
     let mut a = Applier::new(None);
     assert_eq!(a.want(), None);
-    assert_eq!(a.apply(Input::Tail(41), 0), Applied::default());
+    assert_eq!(
+        a.apply(Input::Tail(41), 0),
+        Applied {
+            began: Some(41),
+            ..Applied::default()
+        }
+    );
     assert_eq!((a.cursor(), a.want()), (Some(41), None));
     assert_eq!(seqs(&a.apply(streamed([42, 43]), 0)), [42, 43]);
+}
+
+#[test]
+fn begins_with_what_is_streamed_first() {
+    let mut a = Applier::new(None);
+    let applied = a.apply(streamed([42, 43]), 0);
+    assert_eq!((applied.began, seqs(&applied)), (Some(41), vec![42, 43]));
+    assert_eq!(a.apply(streamed([44]), 0).began, None);
 }
 
 #[test]

@@ -20,6 +20,8 @@ const KEPT: usize = 256;
 struct Head {
     /// Last entry published; none before it is known where the log stands.
     cursor: Option<u64>,
+    /// Where it stood when that became known.
+    began: Option<u64>,
     /// Raised when the log is started over.
     generation: u64,
     /// Where counting went on then.
@@ -94,8 +96,14 @@ impl Feed {
     }
 
     /// Says where the sequence stands before anything was published.
-    pub(super) fn start(&self, cursor: u64) {
-        self.head.send_modify(|h| h.cursor = Some(cursor));
+    pub(crate) fn start(&self, cursor: u64) {
+        self.head.send_modify(|h| {
+            *h = Head {
+                cursor: Some(cursor),
+                began: Some(cursor),
+                ..*h
+            }
+        });
     }
 
     /// Publishes entries that follow each other. `restarted`: counting was started over after this number.
@@ -116,6 +124,7 @@ impl Feed {
                     cursor: Some(at),
                     generation: h.generation + 1,
                     restarted_at: at,
+                    ..*h
                 };
             }
             h.cursor = last.or(h.cursor);
@@ -166,6 +175,24 @@ impl Subscription {
         self.cursor
     }
 
+    /// Where it begins; waits until that is known.
+    pub async fn begins(&mut self) -> u64 {
+        loop {
+            self.cursor = self.cursor.or(self.head.borrow_and_update().began);
+            match self.cursor {
+                Some(cursor) => return cursor,
+                None => self.changed().await,
+            }
+        }
+    }
+
+    async fn changed(&mut self) {
+        if self.head.changed().await.is_err() {
+            // The feed cannot be gone while this value holds it.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// The next entry; waits for it. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Arc<Change> {
         loop {
@@ -176,7 +203,7 @@ impl Subscription {
                 self.cursor = Some(head.restarted_at);
             }
             // Whoever came before it was known where the log stands begins there.
-            self.cursor = self.cursor.or(head.cursor);
+            self.cursor = self.cursor.or(head.began);
             let got = match (self.behind.pop_front(), self.cursor) {
                 (Some(change), _) => Got::Entry(change),
                 (None, Some(cursor)) => self.feed.get(cursor),
@@ -194,12 +221,7 @@ impl Subscription {
                     let changes = order.apply(Input::Log(answer), self.feed.clock.wall_ms()).changes;
                     self.behind.extend(changes.into_iter().map(Arc::new));
                 }
-                Got::Later => {
-                    if self.head.changed().await.is_err() {
-                        // The feed cannot be gone while this value holds it.
-                        std::future::pending::<()>().await;
-                    }
-                }
+                Got::Later => self.changed().await,
             }
         }
     }

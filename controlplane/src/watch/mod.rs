@@ -74,6 +74,9 @@ pub async fn drive(
         for gap in applied.changes.iter().filter(|c| c.kind == LOG_GAP) {
             tracing::warn!(seq = gap.seq, "{}", gap.text);
         }
+        if let Some(cursor) = applied.began {
+            feed.start(cursor);
+        }
         feed.publish(applied.restarted, applied.changes);
     }
 }
@@ -158,4 +161,4 @@ pub fn from_wire(change: ha_proto::v1::Change) -> Change {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

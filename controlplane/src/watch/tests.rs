@@ -2,7 +2,7 @@ use std::sync::Mutex;
 
 use ha_core::{AccessRecord, Envelope, FORMAT, MasterRecord, change_name, encode};
 
-use super::applier::tests::change;
+pub(crate) use super::applier::tests::change;
 use super::*;
 use crate::coordination::{Connector as _, CreateMode, MemoryConnector, MemoryServer};
 use crate::platform::SystemClock;
