@@ -145,8 +145,33 @@ impl Master<'_> {
         })
     }
 
+    /// A node on which nothing is left is no longer being emptied; it stays cordoned.
+    async fn end_draining(&mut self, node: &str) -> Result<(), StoreError> {
+        let patch = Patch {
+            draining: Some(false),
+            ..Patch::default()
+        };
+        if let Ok(Outcome::Changed { record, .. }) = update(&self.records(), node, &patch) {
+            let subject = format!("node/{node}");
+            let draft = Draft::master("node.drained", subject, Severity::Info, format!("{node} drained"));
+            self.store.set_node(node, *record, draft).await?;
+        }
+        Ok(())
+    }
+
     /// Takes each operation as far as it can go now.
     pub(super) async fn advance_operations(&mut self) -> Result<(), StoreError> {
+        // A master that died between the first change of a drain and its operation left a node that nobody would finish.
+        let left: Vec<String> = self
+            .records()
+            .into_iter()
+            .filter(|(_, r)| !r.removed && r.spec.draining)
+            .filter(|(name, _)| self.running_drain(name).is_none() && self.is_empty(name))
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        for node in left {
+            self.end_draining(&node).await?;
+        }
         for (id, op) in self.running() {
             let OperationKind::DrainNode { node, deadline_ms } = op.what.clone() else {
                 continue;
@@ -163,19 +188,7 @@ impl Master<'_> {
                 self.finish_operation(&id, op, OperationState::Cancelled, None, draft)
                     .await?;
             } else if self.is_empty(&node) {
-                let patch = Patch {
-                    draining: Some(false),
-                    ..Patch::default()
-                };
-                if let Ok(Outcome::Changed { record, .. }) = update(&self.records(), &node, &patch) {
-                    let draft = Draft::master(
-                        "node.drained",
-                        format!("node/{node}"),
-                        Severity::Info,
-                        format!("{node} drained"),
-                    );
-                    self.store.set_node(&node, *record, draft).await?;
-                }
+                self.end_draining(&node).await?;
                 let draft = Draft::master(
                     "op.succeeded",
                     subject,

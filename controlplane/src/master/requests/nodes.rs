@@ -186,17 +186,12 @@ impl Master<'_> {
             ];
             return planned(plan, self.store.revision());
         }
-        let (result, _) = self
-            .patch_node(
-                caller,
-                &r.name,
-                &patch,
-                &v1::ChangeOptions {
-                    dry_run: false,
-                    ..options.clone()
-                },
-            )
-            .await?;
+        // The request is done when its operation has begun: until then it may be repeated.
+        let first = Caller {
+            request_id: String::new(),
+            ..caller.clone()
+        };
+        self.patch_node(&first, &r.name, &patch, &options).await?;
         let deadline_ms = (r.deadline_ms > 0).then(|| {
             self.wall_ms()
                 .saturating_add(i64::try_from(r.deadline_ms).unwrap_or(i64::MAX))
@@ -216,10 +211,10 @@ impl Master<'_> {
             )
             .await?;
         self.advance_operations().await?;
+        let (result, _) = self.result()?;
         Ok((
             v1::ChangeResult {
                 operation_id: id,
-                revision: self.store.revision(),
                 ..result
             },
             None,
