@@ -93,6 +93,22 @@ fn line(request: &Request) -> String {
     }
 }
 
+/// A request waits for its answer as long as this value lives.
+struct Waiting(Clients, String);
+
+impl Waiting {
+    fn new(clients: &Clients, id: &str, line: String) -> Self {
+        clients.waiting.borrow_mut().insert(id.to_owned(), line);
+        Self(clients.clone(), id.to_owned())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.borrow_mut().remove(&self.1);
+    }
+}
+
 impl Clients {
     /// No client has asked anything yet.
     pub fn new(world: &World) -> Self {
@@ -112,7 +128,7 @@ impl Clients {
             format!("r{counter}")
         };
         self.world.trace.say(&id, line(&request));
-        self.waiting.borrow_mut().insert(id.clone(), line(&request));
+        let _waiting = Waiting::new(self, &id, line(&request));
         let caller = Caller {
             identity: Identity::User {
                 name: "admin".to_owned(),
@@ -143,7 +159,6 @@ impl Clients {
             }
         };
         self.world.trace.say(&id, format!("answered: {answer:?}"));
-        self.waiting.borrow_mut().remove(&id);
         self.asked.borrow_mut().push(Asked {
             id,
             kind: kind(&request),

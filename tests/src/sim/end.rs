@@ -108,6 +108,10 @@ impl End {
 
     /// Takes back what operators did that would keep nodes from being well.
     async fn restore(&self, rng: &mut SmallRng) {
+        // What was asked before may be carried out late.
+        while !self.clients.waiting.borrow().is_empty() {
+            sleep(Duration::from_millis(50)).await;
+        }
         for node in &self.nodes {
             loop {
                 let removed = match self.state().await {

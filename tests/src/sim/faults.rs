@@ -241,7 +241,7 @@ impl Director {
             }
             What::Expire(whom) => {
                 let Some(machine) = self.find(&whom) else { return };
-                world.server.expire(&machine.label);
+                self.expire(&machine).await;
             }
             What::Disconnect(whom, time) => {
                 let Some(machine) = self.find(&whom) else { return };
@@ -294,6 +294,20 @@ impl Director {
             }
             What::Twin(node, same_token, time) => self.twin(number, &node, same_token, time).await,
         }
+    }
+
+    /// No server gives a session up before its time: who might act is cut off until then. The others may be told at once.
+    async fn expire(&self, machine: &Machine) {
+        let server = &self.world.server;
+        if machine.process().is_none_or(|p| p.shared.handle.borrow().is_none()) {
+            server.expire(&machine.label);
+            return;
+        }
+        server.partition(&machine.label);
+        while server.sessions().values().any(|client| *client == machine.label) {
+            sleep(self.world.traits.timeout / 20).await;
+        }
+        server.reconnect(&machine.label);
     }
 
     async fn crash(&self, machine: &Rc<Machine>, down: Duration) {
