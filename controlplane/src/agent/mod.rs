@@ -17,9 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::join_all;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use ha_proto::v1;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 pub use conditions::Conditions;
@@ -40,7 +41,7 @@ pub trait Dial: Send + Sync + 'static {
 
 /// What the agent is made of.
 pub struct Options {
-    /// Commands that run at changes. When they are replaced, runs under way are ended, and repeated.
+    /// Commands that run at changes. A run of one that is changed is ended, and repeated with what it is then.
     pub hooks: watch::Receiver<Vec<Hook>>,
     /// How often the node reports.
     pub interval: Duration,
@@ -65,6 +66,7 @@ pub struct Agent {
     pub usage: watch::Receiver<v1::Usage>,
 }
 
+/// Runs the hooks, each until it is changed or taken away.
 async fn run_hooks(
     mut hooks: watch::Receiver<Vec<Hook>>,
     shared: &Shared,
@@ -72,28 +74,47 @@ async fn run_hooks(
     cursors: &Arc<Cursors>,
     conditions: &Conditions,
 ) {
+    let mut running: Vec<(Hook, CancellationToken)> = Vec::new();
+    let mut runs = FuturesUnordered::new();
     loop {
-        let now = hooks.borrow_and_update().clone();
-        conditions.keep_only("hook/", &now.iter().map(|h| h.name.as_str()).collect::<Vec<_>>());
-        let runs = now.into_iter().map(|hook| {
-            Box::pin(hooks::run(
+        let wanted = hooks.borrow_and_update().clone();
+        let names: Vec<_> = wanted.iter().map(|h| h.name.as_str()).collect();
+        conditions.keep_only("hook/", &names);
+        running.retain(|(hook, end)| {
+            let stays = wanted.contains(hook);
+            if !stays {
+                end.cancel();
+            }
+            stays
+        });
+        for hook in wanted {
+            if running.iter().any(|(h, _)| *h == hook) {
+                continue;
+            }
+            let end = CancellationToken::new();
+            running.push((hook.clone(), end.clone()));
+            let run = hooks::run(
                 hook,
                 shared.me.clone(),
                 feed.clone(),
                 cursors.clone(),
                 conditions.clone(),
-            ))
-        });
-        let runs = async {
-            join_all(runs).await;
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            () = runs => {}
-            changed = hooks.changed() => if changed.is_err() {
-                // Whoever could replace them is ending, and the daemon with it.
-                std::future::pending::<()>().await;
-            },
+            );
+            runs.push(Box::pin(end.run_until_cancelled_owned(run)));
+        }
+        let mut told = true;
+        while told || !runs.is_empty() {
+            tokio::select! {
+                changed = hooks.changed(), if told => match changed {
+                    Ok(()) => break,
+                    // Whoever could change them is ending, and the daemon with it.
+                    Err(_) => told = false,
+                },
+                Some(_) = runs.next() => {}
+            }
+        }
+        if !told {
+            return;
         }
     }
 }
