@@ -8,11 +8,12 @@ use controlplane::master::handle::Request;
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::client::{Answer, Clients};
 use super::ledger::Trap;
-use super::world::{FAULTS, Machine, World};
+use super::world::{CLIENTS, FAULTS, Machine, World};
 
 /// Whom a fault befalls.
 #[derive(Debug, Clone)]
@@ -232,7 +233,14 @@ impl Director {
                     name: machine.node.clone(),
                     reason: "moves away".to_owned(),
                 };
-                if let Answer::Done { .. } = self.clients.ask(&mut rng, request).await
+                // Whoever asked waits for the answer even when the faults end.
+                let (tell, answer) = oneshot::channel();
+                let clients = self.clients.clone();
+                world.x.spawn(CLIENTS, async move {
+                    let answer = clients.ask(&mut rng, request).await;
+                    let _ = tell.send(answer);
+                });
+                if let Ok(Answer::Done { .. }) = answer.await
                     && let Some(process) = machine.process()
                 {
                     machine.wanted.set(false);

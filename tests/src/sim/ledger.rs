@@ -71,7 +71,7 @@ pub struct Ledger {
     pub runs: BTreeMap<String, Run>,
     /// The run that uses a session, by session.
     pub sessions: BTreeMap<i64, String>,
-    /// Which run a client is at present, by client.
+    /// Which run a client is at present or was last, by client.
     pub clients: BTreeMap<String, String>,
     ephemerals: BTreeMap<String, Ephemeral>,
     beats: BTreeMap<i64, Instant>,
@@ -199,6 +199,9 @@ impl Ledger {
                 format!("created {} (session {:x})", plain(path), commit.session),
             );
             self.beats.insert(owner, Instant::now());
+            if let Ok(registration) = decode::<Registration>(path, data) {
+                self.sessions.insert(owner, registration.run);
+            }
             let held = Ephemeral {
                 session: owner,
                 restarting: false,

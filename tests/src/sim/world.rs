@@ -318,9 +318,8 @@ impl World {
     fn bury(&self, machine: &Machine, group: Group) {
         *machine.process.borrow_mut() = None;
         let mut ledger = self.ledger();
-        if let Some(run) = ledger.clients.remove(&machine.label)
-            && let Some(run) = ledger.runs.get_mut(&run)
-        {
+        let run = ledger.clients.get(&machine.label).cloned();
+        if let Some(run) = run.and_then(|run| ledger.runs.get_mut(&run)) {
             run.alive = false;
         }
         drop(ledger);
