@@ -1,7 +1,7 @@
 //! The programs under test: `had` and `hactl` of the profile that this test was built with.
 //!
 //! Whoever runs one test alone gets programs of the present source as well: what is older than the source is built first,
-//! once, whatever number of tests ask for it.
+//! once, whatever number of tests ask for it. `HA_TEST_BIN=DIR` tests the programs in DIR instead, as they are.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -32,6 +32,12 @@ pub fn programs() -> Result<Programs> {
 }
 
 fn find() -> Result<Programs> {
+    if let Some(dir) = std::env::var_os("HA_TEST_BIN").map(PathBuf::from) {
+        return Ok(Programs {
+            had: dir.join("had"),
+            hactl: dir.join("hactl"),
+        });
+    }
     let (target, profile) = place()?;
     let dir = target.join(&profile);
     let programs = Programs {

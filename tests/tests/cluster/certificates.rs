@@ -145,20 +145,23 @@ async fn a_revoked_certificate_is_refused_at_its_next_call_on_every_node() -> Re
     // Nobody locks everybody out.
     let last = cluster.admin()?.revoke_user(revoke("admin", false)).await;
     ensure!(last.as_ref().is_err_and(|e| e.code() == "HA0207"), "{last:?}");
-    // A new certificate for the same user is another matter.
-    let renewed = cluster.authority.issue_user("dave", AccessRole::Operator)?;
-    let request = ha_proto::v1::RecordUserRequest {
+    // Renewing is not enough, adding the user anew is.
+    let again = cluster.authority.issue_user("dave", AccessRole::Operator)?;
+    let mut request = ha_proto::v1::RecordUserRequest {
         name: "dave".into(),
         role: AccessRole::Operator.into(),
-        serial: renewed.serial.clone(),
-        expires_unix_ms: renewed.expires_unix_ms,
+        serial: again.serial.clone(),
+        expires_unix_ms: again.expires_unix_ms,
         renew: true,
         options: None,
     };
+    let renewed = cluster.admin()?.record_user(request.clone()).await;
+    ensure!(renewed.as_ref().is_err_and(|e| e.code() == "HA0206"), "{renewed:?}");
+    request.renew = false;
     cluster.admin()?.record_user(request).await?;
-    let renewed = cluster.authority.user_bundle(&renewed, cluster.endpoints());
+    let again = cluster.authority.user_bundle(&again, cluster.endpoints());
     let begun = Instant::now();
-    let mut client = cluster.client_at(&renewed, cluster.endpoints(), LIMIT)?;
+    let mut client = cluster.client_at(&again, cluster.endpoints(), LIMIT)?;
     while let Err(e) = client.get_info(GetInfoRequest::default()).await {
         ensure!(begun.elapsed() < LIMIT, "{e:?}");
         sleep(Duration::from_millis(50)).await;

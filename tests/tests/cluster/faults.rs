@@ -1,13 +1,11 @@
 //! Daemons that are killed, stopped, restarted and told to end.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use ha_proto::v1::NodeState;
 use ha_tests::cluster::{Cluster, LIMIT, Options, is, master_of, term_of};
 use tokio::time::sleep;
 
-use crate::{PAST_THE_SESSION, label};
+use crate::{PAST_THE_SESSION, label, restarted};
 
 /// The endpoints of all nodes but one.
 fn others(cluster: &Cluster, name: &str) -> Vec<String> {
@@ -82,26 +80,6 @@ async fn a_member_that_is_back_within_its_session_was_never_offline() -> Result<
     let after = cluster.healthy().await?;
     ensure!(term_of(&after) == term_of(&before), "the master was disturbed");
     cluster.finish().await
-}
-
-/// Waits until the log says that a new daemon serves this node.
-async fn restarted(cluster: &Cluster, node: &str, seq: u64) -> Result<()> {
-    let subject = format!("node/{node}");
-    let begun = tokio::time::Instant::now();
-    loop {
-        let new = cluster.changes_since(seq).await?;
-        let mut its = new.iter().filter(|c| c.subject == subject);
-        if its.any(|c| c.kind == "node.restarted" || c.kind == "node.online") {
-            cluster.healthy().await?;
-            return Ok(());
-        }
-        ensure!(
-            begun.elapsed() < LIMIT,
-            "{node} is not back: {new:?}\n{}",
-            cluster.tails()
-        );
-        sleep(Duration::from_millis(50)).await;
-    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 mod bundles;
 mod certificates;
 mod faults;
+mod machine;
 mod membership;
 mod partition;
 mod values;
@@ -16,9 +17,10 @@ mod zookeeper;
 use std::io::Write as _;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use ha_proto::v1::{ChangeOptions, ChangeResult, UpdateNodeRequest};
-use ha_tests::cluster::{Cluster, SESSION};
+use ha_tests::cluster::{Cluster, LIMIT, SESSION};
+use tokio::time::sleep;
 
 /// Longer than a session lives without its holder.
 const PAST_THE_SESSION: Duration = SESSION.saturating_mul(2);
@@ -35,6 +37,26 @@ async fn label(cluster: &Cluster, node: &str, value: &str) -> Result<ChangeResul
         ..UpdateNodeRequest::default()
     };
     Ok(cluster.admin()?.update_node(request).await?)
+}
+
+/// Waits until the log says that a new daemon serves this node.
+async fn restarted(cluster: &Cluster, node: &str, seq: u64) -> Result<()> {
+    let subject = format!("node/{node}");
+    let begun = tokio::time::Instant::now();
+    loop {
+        let new = cluster.changes_since(seq).await?;
+        let mut its = new.iter().filter(|c| c.subject == subject);
+        if its.any(|c| c.kind == "node.restarted" || c.kind == "node.online") {
+            cluster.healthy().await?;
+            return Ok(());
+        }
+        ensure!(
+            begun.elapsed() < LIMIT,
+            "{node} is not back: {new:?}\n{}",
+            cluster.tails()
+        );
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Says that a test was not made, where the test runner does not swallow it.
