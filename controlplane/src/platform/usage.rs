@@ -129,40 +129,45 @@ mod system {
     /// The library reckons shares itself, from one call to the next, so it has to be kept.
     static KEPT: Mutex<Option<(System, CpuTimes)>> = Mutex::new(None);
 
-    fn with<T>(f: impl FnOnce(&mut System, &mut CpuTimes) -> T) -> T {
+    fn with<T>(f: impl FnOnce(&mut System, &mut CpuTimes) -> T) -> io::Result<T> {
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        let (system, times) = kept.get_or_insert_with(|| (System::new(), CpuTimes::default()));
-        f(system, times)
+        if kept.is_none() {
+            *kept = Some((System::new().map_err(io::Error::other)?, CpuTimes::default()));
+        }
+        match kept.as_mut() {
+            Some((system, times)) => Ok(f(system, times)),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     pub(super) fn cpu_times() -> io::Result<CpuTimes> {
-        Ok(with(|system, times| {
+        with(|system, times| {
             system.refresh_cpu_usage();
             // Each call counts as a hundred thousand ticks: only the share matters.
             times.busy += (f64::from(system.global_cpu_usage().clamp(0.0, 100.0)) * 1000.0) as u64;
             times.total += 100_000;
             *times
-        }))
+        })
     }
 
     pub(super) fn memory() -> io::Result<Memory> {
-        Ok(with(|system, _| {
+        with(|system, _| {
             system.refresh_memory();
             let total = system.total_memory();
             Memory {
                 total,
                 used: total.saturating_sub(system.available_memory()),
             }
-        }))
+        })
     }
 
     pub(super) fn daemon_rss() -> io::Result<u64> {
         let me = sysinfo::get_current_pid().map_err(io::Error::other)?;
-        Ok(with(|system, _| {
+        with(|system, _| {
             let what = ProcessRefreshKind::nothing().with_memory();
             system.refresh_processes_specifics(ProcessesToUpdate::Some(&[me]), true, what);
             system.process(me).map_or(0, sysinfo::Process::memory)
-        }))
+        })
     }
 
     pub(super) fn cores() -> Option<usize> {
@@ -226,7 +231,7 @@ pub fn disk(path: &Path) -> io::Result<(u64, u64)> {
     let path = path.canonicalize()?;
     let text = path.to_string_lossy().to_lowercase();
     let text = text.strip_prefix(r"\\?\").unwrap_or(&text);
-    let disks = sysinfo::Disks::new_with_refreshed_list();
+    let disks = sysinfo::Disks::new_with_refreshed_list().map_err(io::Error::other)?;
     let holds = |d: &&sysinfo::Disk| text.starts_with(&d.mount_point().to_string_lossy().to_lowercase());
     let disk = disks
         .iter()

@@ -76,7 +76,7 @@ pub fn process_alive(pid: u32) -> bool {
         return true;
     }
     let pid = Pid::from_u32(pid);
-    let mut system = System::new();
+    let Ok(mut system) = System::new() else { return true };
     system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, ProcessRefreshKind::nothing());
     system.process(pid).is_some()
 }
