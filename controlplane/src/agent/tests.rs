@@ -35,7 +35,7 @@ pub(crate) fn me() -> Me {
 #[derive(Debug)]
 enum Seen {
     Opened(mpsc::Sender<Result<v1::MasterMessage, tonic::Status>>),
-    Report(v1::AgentReport),
+    Report(Box<v1::AgentReport>),
     Closed,
 }
 
@@ -56,7 +56,7 @@ impl AgentService for Master {
         let mut reports = request.into_inner();
         tokio::spawn(async move {
             while let Ok(Some(report)) = reports.message().await {
-                let _ = seen.send(Seen::Report(report));
+                let _ = seen.send(Seen::Report(Box::new(report)));
             }
             let _ = seen.send(Seen::Closed);
         });
@@ -70,7 +70,7 @@ struct Plain;
 impl Dial for Plain {
     async fn dial(&self, _: &str, address: &str) -> Result<Channel, ApiError> {
         let uri = format!("http://{address}").parse().unwrap();
-        Ok(tonic::transport::Endpoint::from(Channel::builder(uri)).connect_lazy())
+        Ok(Channel::builder(uri).connect_lazy())
     }
 }
 
@@ -162,7 +162,7 @@ impl Rig {
         loop {
             match self.event().await {
                 Seen::Opened(messages) => open = Some(messages),
-                Seen::Report(report) if report.first => return (open.unwrap(), report),
+                Seen::Report(report) if report.first => return (open.unwrap(), *report),
                 Seen::Report(_) | Seen::Closed => {}
             }
         }
@@ -174,7 +174,7 @@ impl Rig {
             if let Seen::Report(report) = self.event().await
                 && wanted(&report)
             {
-                return report;
+                return *report;
             }
         }
     }

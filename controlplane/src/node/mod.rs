@@ -126,7 +126,7 @@ impl Daemon {
         let denied = std::mem::replace(&mut tx.denied, mpsc::channel(1).1);
         let disk = config.measure_disk.clone().unwrap_or_else(|| config.state_dir.clone());
         let options = session::Options {
-            bootstrap: bundle.bootstrap.as_ref().map(|b| prepare::bootstrap(b)),
+            bootstrap: bundle.bootstrap.as_ref().map(prepare::bootstrap),
             facts: crate::registration::Facts {
                 capacity: agent::measure::capacity(&disk),
                 os: os.clone(),
