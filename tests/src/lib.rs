@@ -2,6 +2,8 @@
 
 #[cfg(unix)]
 pub mod cluster;
+#[cfg(unix)]
+pub mod bench;
 pub mod conformance;
 #[cfg(target_os = "linux")]
 pub mod netns;
