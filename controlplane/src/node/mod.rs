@@ -121,7 +121,6 @@ impl Daemon {
             node = %me.node, cluster = %me.cluster, address = %me.address, http = %me.http_address,
             version = env!("CARGO_PKG_VERSION"), "had starts"
         );
-        prepare::warn_of_certificate(&security, &*clock);
         let (shared, mut tx) = Shared::new(me, clock.clone());
         let denied = std::mem::replace(&mut tx.denied, mpsc::channel(1).1);
         let disk = config.measure_disk.clone().unwrap_or_else(|| config.state_dir.clone());
@@ -178,10 +177,12 @@ impl Daemon {
             security,
         };
         let ended = daemon.serve(&mut signals, &mut reload).await;
-        std::thread::spawn(|| {
+        // Whoever told it to end got what they wanted, even if something hangs.
+        let code = ended.as_ref().map_or_else(|e| e.code.exit, |()| 0);
+        std::thread::spawn(move || {
             std::thread::sleep(HARD_LIMIT);
             tracing::error!("something hangs; the process ends without it");
-            std::process::exit(i32::from(codes::INTERNAL.exit));
+            std::process::exit(i32::from(code));
         });
         daemon.end(ended).await
     }
@@ -302,3 +303,6 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, ApiError> {
         .local_addr()
         .map_err(|e| ApiError::new(&codes::INTERNAL, "a listener has no address").why(e.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,19 +143,6 @@ pub(super) fn loopback(listening: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listening.port())
 }
 
-/// An outdated certificate does not keep the daemon from starting: it is renewed over the network.
-pub(super) fn warn_of_certificate(security: &Security, clock: &dyn Clock) {
-    let certificate = security.certificate();
-    if !certificate.is_timely(clock.wall_ms()) {
-        let node = certificate.identity.name();
-        tracing::error!(
-            code = codes::CERT_EXPIRED.id,
-            "the node's certificate is outside its time, or this machine's clock is wrong: nobody will talk to this \
-             node; compare the clocks, or write a new bundle with `hactl node renew {node}`"
-        );
-    }
-}
-
 /// What SIGHUP does.
 pub(super) struct Reload {
     pub(super) overrides: Overrides,

@@ -7,7 +7,7 @@ use crate::platform::service::{Notice, notify, watchdog};
 use crate::shared::Shared;
 
 /// Tells that the daemon serves once it is registered, or after `patience`; from then on each change of its place, and
-/// that it is alive. Runs until it is dropped.
+/// that it is alive. Ends when the daemon is told to end.
 pub(super) async fn tell(shared: Shared, patience: Duration) {
     let (mut session, mut master) = (shared.session.clone(), shared.master.clone());
     let mut registered = shared.coordinator.clone();
@@ -36,6 +36,8 @@ pub(super) async fn tell(shared: Shared, patience: Duration) {
                 notify(Notice::Ready);
             }
             _ = alive.tick() => notify(Notice::Alive),
+            () = shared.stop.cancelled() => return,
+            () = shared.leave.cancelled() => return,
         }
     }
 }
