@@ -7,7 +7,7 @@ use ha_proto::v1::{Change, ClusterState, GetStateRequest, ListChangesRequest, No
 use hactl::error::CliError;
 use tokio::time::{Instant, sleep};
 
-use super::{Cluster, Daemon, LIMIT, assert_disjoint};
+use super::{Cluster, Daemon, Interval, LIMIT, assert_disjoint};
 
 impl Cluster {
     /// Waits until the master's state is as wanted, and returns it.
@@ -146,7 +146,29 @@ impl Cluster {
         for daemon in &mut self.daemons {
             ensure!(daemon.is_running()?, "{} has ended:\n{}", daemon.name, daemon.tail(20));
         }
+        self.assert_leases_logged().await?;
         self.assert_leases_disjoint()
+    }
+
+    /// Every master that the change log names has logged its lease: what is compared below is all there is.
+    async fn assert_leases_logged(&self) -> Result<()> {
+        let leases = self.leases()?;
+        for elected in self.changes().await?.iter().filter(|c| c.kind == "master.elected") {
+            let its = leases.iter().find(|i| i.term == elected.term);
+            ensure!(
+                its.is_some_and(|i| elected.text == format!("{} is master", i.node) && i.until_ns > i.from_ns),
+                "{elected:?}: {its:?}"
+            );
+        }
+        Ok(())
+    }
+
+    fn leases(&self) -> Result<Vec<Interval>> {
+        let mut all = Vec::new();
+        for daemon in self.daemons.iter().chain(&self.gone) {
+            all.extend(daemon.leases()?);
+        }
+        Ok(all)
     }
 
     /// Every subscriber saw each change up to now, once and in order.
@@ -168,13 +190,12 @@ impl Cluster {
     /// # Errors
     /// With the two.
     pub fn assert_leases_disjoint(&self) -> Result<()> {
-        let mut all = Vec::new();
         for daemon in self.daemons.iter().chain(&self.gone) {
-            all.extend(daemon.leases()?);
             let logs = daemon.logs();
             let panicked = logs.lines().find(|l| l.contains("panicked at"));
             ensure!(panicked.is_none(), "{}: {}", daemon.name, panicked.unwrap_or_default());
         }
+        let all = self.leases()?;
         ensure!(!all.is_empty(), "no daemon logged a lease");
         assert_disjoint(all)
     }
