@@ -1,5 +1,7 @@
 //! The program as it is started: what it prints where, and how it exits.
 
+#![allow(clippy::unwrap_used)]
+
 use std::process::{Command, Output};
 
 fn had(arguments: &[&str]) -> Output {

@@ -1,3 +1,5 @@
+//! had.toml: its example, its errors, what follows from it.
+
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../dist/had.toml");

@@ -1,3 +1,5 @@
+//! The order of changes, whatever comes in: by hand, and by any interleaving of pieces.
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! Stream, log and records together, on the in-memory coordinator.
+
 use std::sync::Mutex;
 
 use ha_core::{AccessRecord, Envelope, FORMAT, MasterRecord, change_name, encode};
