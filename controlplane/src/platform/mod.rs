@@ -62,7 +62,10 @@ fn base(_: &str, windows: &str) -> std::path::PathBuf {
 
 /// The operating system in a few words, for people: `Debian GNU/Linux 12 (bookworm), x86_64`.
 pub fn os_description() -> String {
-    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let release = std::fs::read_to_string("/etc/os-release")
+        .ok()
+        .filter(|_| cfg!(unix))
+        .unwrap_or_default();
     let pretty = release
         .lines()
         .find_map(|l| l.strip_prefix("PRETTY_NAME="))

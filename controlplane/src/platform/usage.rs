@@ -126,32 +126,63 @@ mod system {
 
     use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
-    /// The library reckons shares itself, from one call to the next, so it has to be kept.
-    static KEPT: Mutex<Option<(System, CpuTimes)>> = Mutex::new(None);
+    /// The library remembers one call to the next, so it has to be kept.
+    static KEPT: Mutex<Option<System>> = Mutex::new(None);
 
-    fn with<T>(f: impl FnOnce(&mut System, &mut CpuTimes) -> T) -> io::Result<T> {
+    fn with<T>(f: impl FnOnce(&mut System) -> T) -> io::Result<T> {
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.is_none() {
-            *kept = Some((System::new().map_err(io::Error::other)?, CpuTimes::default()));
+            *kept = Some(System::new().map_err(io::Error::other)?);
         }
         match kept.as_mut() {
-            Some((system, times)) => Ok(f(system, times)),
+            Some(system) => Ok(f(system)),
             None => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
+    /// Windows counts time itself. The library would ask the performance counters, which are often switched off or
+    /// damaged, and which Wine does not have.
+    #[cfg(windows)]
     pub(super) fn cpu_times() -> io::Result<CpuTimes> {
-        with(|system, times| {
-            system.refresh_cpu_usage();
-            // Each call counts as a hundred thousand ticks: only the share matters.
-            times.busy += (f64::from(system.global_cpu_usage().clamp(0.0, 100.0)) * 1000.0) as u64;
-            times.total += 100_000;
-            *times
+        /// Units of 100 ns, the low half first.
+        type FileTime = [u32; 2];
+        #[link(name = "kernel32")]
+        #[allow(unsafe_code)]
+        unsafe extern "system" {
+            fn GetSystemTimes(idle: *mut FileTime, kernel: *mut FileTime, user: *mut FileTime) -> i32;
+        }
+        let (mut idle, mut kernel, mut user) = (FileTime::default(), FileTime::default(), FileTime::default());
+        // SAFETY: the three pointers lead to variables of the size and alignment of a FILETIME, which outlive the call.
+        #[allow(unsafe_code)]
+        let done = unsafe { GetSystemTimes(&raw mut idle, &raw mut kernel, &raw mut user) };
+        if done == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let number = |[low, high]: FileTime| u64::from(high) << 32 | u64::from(low);
+        // The kernel's time includes the idle time.
+        let total = number(kernel).saturating_add(number(user));
+        Ok(CpuTimes {
+            busy: total.saturating_sub(number(idle)),
+            total,
         })
     }
 
+    #[cfg(not(windows))]
+    pub(super) fn cpu_times() -> io::Result<CpuTimes> {
+        static TIMES: Mutex<CpuTimes> = Mutex::new(CpuTimes { busy: 0, total: 0 });
+        let share = with(|system| {
+            system.refresh_cpu_usage();
+            f64::from(system.global_cpu_usage().clamp(0.0, 100.0))
+        })?;
+        let mut times = TIMES.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each call counts as a hundred thousand ticks: only the share matters.
+        times.busy += (share * 1000.0) as u64;
+        times.total += 100_000;
+        Ok(*times)
+    }
+
     pub(super) fn memory() -> io::Result<Memory> {
-        with(|system, _| {
+        with(|system| {
             system.refresh_memory();
             let total = system.total_memory();
             Memory {
@@ -163,7 +194,7 @@ mod system {
 
     pub(super) fn daemon_rss() -> io::Result<u64> {
         let me = sysinfo::get_current_pid().map_err(io::Error::other)?;
-        with(|system, _| {
+        with(|system| {
             let what = ProcessRefreshKind::nothing().with_memory();
             system.refresh_processes_specifics(ProcessesToUpdate::Some(&[me]), true, what);
             system.process(me).map_or(0, sysinfo::Process::memory)
