@@ -48,15 +48,16 @@ pub enum Request {
     RecordDenied(v1::Denied),
 }
 
-/// What the master's task is told.
+/// What the master's task is told. The queue is bounded, so the size of the rare large variant costs nothing that counts.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)]
 pub enum Command {
     /// A change, answered when it is stored.
     Change {
         /// Who asks.
         caller: Caller,
         /// What for.
-        request: Box<Request>,
+        request: Request,
         /// The answer.
         reply: oneshot::Sender<Result<v1::ChangeResult, ApiError>>,
     },
@@ -157,7 +158,7 @@ impl Handle {
     pub async fn change(&self, caller: Caller, request: Request) -> Result<v1::ChangeResult, ApiError> {
         let (reply, answer) = oneshot::channel();
         self.commands
-            .send(Command::Change { caller, request: Box::new(request), reply })
+            .send(Command::Change { caller, request, reply })
             .await
             .map_err(|_| electing())?;
         // Changes carry a request id, so trying again at the next master is safe.
