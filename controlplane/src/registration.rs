@@ -1,8 +1,8 @@
 //! Registration: a node announces itself when it starts; one session, one registration.
 //!
 //! `members/<n>` and `leases/<n>` are ephemeral and owned by this session. Whose a registration that is found there is
-//! decides the owner rule: one's own earlier one (same token, and its daemon is proven dead, gone for a restart, or no
-//! longer heartbeating) is replaced; anybody else's is left alone. This module must never delete what another living
+//! decides the owner rule: one's own earlier one (same token, and its daemon is proven dead or gone for a restart) is
+//! replaced; anybody else's is left alone until its session ends. This module must never delete what another living
 //! daemon holds.
 
 use std::time::Duration;
@@ -78,7 +78,7 @@ pub async fn register(
         let mine = |stored: &[u8], _: &Stat| is_write(stored, &write);
         match resolve::create(c, &path, &data, CreateMode::Ephemeral, mine).await {
             Ok(stat) => {
-                begin_lease(c, me, session_timeout).await?;
+                begin_lease(c, me, &path, &write).await?;
                 return Ok(Held {
                     path,
                     registration,
@@ -120,15 +120,11 @@ async fn take_over(c: &dyn Coordinator, me: &Me, path: &str, session_timeout: Du
             ));
         }
         if ended {
-            // It can act no more: the others need not wait for its session to time out. A daemon that is merely silent
-            // may still hold its lease, so its candidacy stays.
+            // It can act no more: the others need not wait for its session to time out.
             end_mastership(c, me, stat.owner).await?;
+            return remove(c, path, &stat).await;
         }
-        return match c.delete(path, stat.version).await {
-            // Gone, or changed meanwhile: look again.
-            Ok(()) | Err(CoordError::NotFound(_) | CoordError::BadVersion(_) | CoordError::Unknown(_)) => Ok(()),
-            Err(e) => Err(e.into()),
-        };
+        // A daemon that is merely silent may be stopped, and still hold its lease: its session decides.
     }
     let whose = found.map_or("a daemon that cannot be identified".to_owned(), |r| {
         format!("the daemon at {} (started as process {})", r.address, r.pid)
@@ -142,6 +138,21 @@ async fn take_over(c: &dyn Coordinator, me: &Me, path: &str, session_timeout: Du
         biased;
         () = gone.fired() => Ok(()),
         () = tokio::time::sleep(session_timeout + session_timeout / 4) => Err(name_in_use(me, whose)),
+    }
+}
+
+/// Deletes the registration that was looked at; whatever else is found there by now is left alone.
+async fn remove(c: &dyn Coordinator, path: &str, seen: &Stat) -> Result<(), ApiError> {
+    // A registration made anew has the first version again: only its creation tells it from the one that was looked at.
+    let version = match c.read(path).await {
+        Ok((_, stat)) if stat.created == seen.created => stat.version,
+        Ok(_) | Err(CoordError::NotFound(_)) => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
+    match c.delete(path, version).await {
+        // Gone, or changed meanwhile: look again.
+        Ok(()) | Err(CoordError::NotFound(_) | CoordError::BadVersion(_) | CoordError::Unknown(_)) => Ok(()),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -186,7 +197,8 @@ async fn heartbeats(c: &dyn Coordinator, node: &str, session_timeout: Duration) 
     Ok(after.is_some() && after != before)
 }
 
-async fn begin_lease(c: &dyn Coordinator, me: &Me, session_timeout: Duration) -> Result<(), ApiError> {
+/// Creates the lease of the registration at `member`, written by `registered`, and begins to heartbeat it.
+async fn begin_lease(c: &dyn Coordinator, me: &Me, member: &str, registered: &str) -> Result<(), ApiError> {
     let path = lease_path(&me.node);
     let write = uuid::Uuid::new_v4().to_string();
     let data = encode(&serde_json::json!({ "v": FORMAT, "write": write }));
@@ -200,19 +212,26 @@ async fn begin_lease(c: &dyn Coordinator, me: &Me, session_timeout: Duration) ->
                 c.hold_lease(&path).await?;
                 return Ok(());
             }
-            Err(CoordError::Exists(_)) => match c.read(&path).await {
-                // Whoever holds the registration owns the lease: what is left over is an earlier session's.
-                Ok((_, stat)) => match c.delete(&path, stat.version).await {
-                    Ok(()) | Err(CoordError::NotFound(_) | CoordError::BadVersion(_) | CoordError::Unknown(_)) => {}
+            Err(CoordError::Exists(_)) => {
+                let found = match c.read(&path).await {
+                    Ok((_, stat)) => stat,
+                    Err(CoordError::NotFound(_)) => continue,
                     Err(e) => return Err(e.into()),
-                },
-                Err(CoordError::NotFound(_)) => {}
-                Err(e) => return Err(e.into()),
-            },
+                };
+                // Whoever holds the registration owns the lease: what was there before is left over from an earlier
+                // session. A registration that another has taken meanwhile has a lease of its own.
+                match c.read(member).await {
+                    Ok((bytes, _)) if is_write(&bytes, registered) => {}
+                    Ok(_) | Err(CoordError::NotFound(_)) => {
+                        return Err(CoordError::BadVersion(member.to_owned()).into());
+                    }
+                    Err(e) => return Err(e.into()),
+                }
+                remove(c, &path, &found).await?;
+            }
             Err(e) => return Err(e.into()),
         }
     }
-    let _ = session_timeout;
     Err(name_in_use(me, "its lease is heartbeated by another session"))
 }
 

@@ -16,7 +16,7 @@ use super::watcher::Folded;
 use super::world::{FAULTS, World};
 
 /// How long it may take until everything is well.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What watchers and followers have come to.
 #[derive(Clone, Default)]
@@ -83,6 +83,7 @@ impl End {
         world.trace.say("-", "the faults end");
         world.x.kill(FAULTS);
         world.ledger().traps.clear();
+        world.douse_fuses();
         world.server.set_plan(self.usual.clone());
         world.server.thaw();
         world.server.recover();

@@ -53,6 +53,11 @@ pub enum What {
     Inject(Whom, &'static str, Fault),
     /// Whoever writes next below a path is killed at once, and started after a time.
     CrashAt(&'static str, Duration),
+    /// The master's next write below a path takes this long on its way, and it is killed meanwhile and started after the
+    /// second time: its successor may be there before the write.
+    Overtaken(&'static str, Duration, Duration),
+    /// Every daemon is killed, and started after this time.
+    Blackout(Duration),
     /// Whoever writes next below a path is stopped at once for a time.
     PauseAt(&'static str, Duration),
     /// Another daemon of the same name, perhaps with a copy of the state directory.
@@ -101,7 +106,7 @@ fn whom(rng: &mut SmallRng, nodes: &[String]) -> Whom {
 
 /// Draws what happens in a run: of a few kinds only, for a run with all kinds at once is no harder than one with many.
 pub fn draw(rng: &mut SmallRng, nodes: &[String], timeout: Duration, until: Duration) -> Vec<Planned> {
-    const KINDS: u32 = 15;
+    const KINDS: u32 = 17;
     let kinds: Vec<u32> = (0..KINDS).filter(|_| rng.random_bool(0.35)).collect();
     let count = rng.random_range(0..=9);
     let mut plan: Vec<Planned> = (0..count)
@@ -163,6 +168,22 @@ fn one(rng: &mut SmallRng, kind: u32, nodes: &[String], timeout: Duration) -> Wh
         }
         12 => What::CrashAt(PATHS.choose(rng).unwrap_or(&"/changes"), spell),
         13 => What::PauseAt(PATHS.choose(rng).unwrap_or(&"/changes"), spell),
+        14 => What::Overtaken(
+            [
+                "/nodes",
+                "/assignments",
+                "/changes",
+                "/cluster",
+                "/access",
+                "/ops",
+                "/master",
+            ]
+            .choose(rng)
+            .unwrap_or(&"/nodes"),
+            ms(rng, 50..3000),
+            ms(rng, 1..200),
+        ),
+        15 if rng.random_bool(0.5) => What::Blackout(spell),
         _ => match rng.random_range(0..3) {
             0 => What::Leave(whom),
             n => {
@@ -299,6 +320,24 @@ impl Director {
                         self.world.x.resume(process.group);
                     }
                 }
+            }
+            What::Overtaken(path, late, down) => {
+                let Some(machine) = self.find(&Whom::Master) else {
+                    return;
+                };
+                world.server.inject(&machine.label, path, Fault::Delay(late));
+                world.light_fuse(number, &machine.label);
+                let label = world.caught(number).await;
+                if let Some(machine) = world.machine(&label) {
+                    self.crash(&machine, down).await;
+                }
+            }
+            What::Blackout(down) => {
+                let machines = world.machines();
+                machines.iter().for_each(|m| world.crash(m));
+                sleep(down).await;
+                let own = machines.iter().filter(|m| m.label == m.node);
+                own.for_each(|m| world.start(m));
             }
             What::Twin(node, same_token, time) => self.twin(number, &node, same_token, time).await,
         }

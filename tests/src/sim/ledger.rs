@@ -4,12 +4,10 @@
 //! except for whether its process lives.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use controlplane::coordination::{Commit, Done};
 use ha_core::{Change, MasterRecord, Registration, change_seq, decode};
 use serde::Deserialize;
-use tokio::time::Instant;
 
 use super::trace::Trace;
 
@@ -64,7 +62,6 @@ struct Ephemeral {
 /// See the module.
 pub struct Ledger {
     trace: Trace,
-    timeout: Duration,
     /// The first thing that was wrong.
     pub violation: Option<String>,
     /// Processes by their run.
@@ -74,7 +71,6 @@ pub struct Ledger {
     /// Which run a client is at present or was last, by client.
     pub clients: BTreeMap<String, String>,
     ephemerals: BTreeMap<String, Ephemeral>,
-    beats: BTreeMap<i64, Instant>,
     fenced: BTreeMap<String, Fenced>,
     master: MasterRecord,
     /// Highest term whose master has written to the log, so that it has sealed everything.
@@ -109,17 +105,15 @@ fn plain(path: &str) -> String {
 }
 
 impl Ledger {
-    /// A ledger of an empty server. `timeout` is the session timeout.
-    pub fn new(trace: Trace, timeout: Duration) -> Self {
+    /// A ledger of an empty server.
+    pub fn new(trace: Trace) -> Self {
         Self {
             trace,
-            timeout,
             violation: None,
             runs: BTreeMap::new(),
             sessions: BTreeMap::new(),
             clients: BTreeMap::new(),
             ephemerals: BTreeMap::new(),
-            beats: BTreeMap::new(),
             fenced: BTreeMap::new(),
             master: MasterRecord::default(),
             sealed: 0,
@@ -198,7 +192,6 @@ impl Ledger {
                 commit.client,
                 format!("created {} (session {:x})", plain(path), commit.session),
             );
-            self.beats.insert(owner, Instant::now());
             if let Ok(registration) = decode::<Registration>(path, data) {
                 self.sessions.insert(owner, registration.run);
             }
@@ -249,9 +242,7 @@ impl Ledger {
     }
 
     fn set(&mut self, commit: &Commit<'_>, path: &str, data: &[u8]) {
-        if path.starts_with("/leases/") {
-            self.beats.insert(commit.session, Instant::now());
-        } else if path == "/master" {
+        if path == "/master" {
             self.set_master(commit.client, data);
         } else if path.starts_with("/members/") {
             let restarting = decode::<Registration>(path, data).is_ok_and(|r| r.restarting);
@@ -367,27 +358,12 @@ impl Ledger {
         if held.restarting || owner_ends("/members/") {
             return Ok(());
         }
-        let same = run(mine).map(|r| &r.token) == run(theirs).map(|r| &r.token);
-        if !same {
-            return Err("it belongs to a living daemon of another token".to_owned());
+        // What is left of a registration that is gone is free to go.
+        let registered = |(p, e): (&String, &Ephemeral)| p.starts_with("/members/") && e.session == held.session;
+        if path.starts_with("/leases/") && !self.ephemerals.iter().any(registered) {
+            return Ok(());
         }
-        if path.starts_with("/election/") {
-            return Err("the candidacy of a living daemon".to_owned());
-        }
-        // What is left of a registration that was already taken over is free to go.
-        let registered = self
-            .ephemerals
-            .iter()
-            .any(|(p, e)| p.starts_with("/members/") && e.session == held.session);
-        let silent = self.beats.get(&held.session).map_or(Duration::MAX, Instant::elapsed);
-        if !registered || silent >= self.timeout * 2 / 5 {
-            Ok(())
-        } else {
-            Err(format!(
-                "its daemon lives and heartbeated {} ms ago",
-                silent.as_millis()
-            ))
-        }
+        Err("its daemon lives".to_owned())
     }
 
     /// What must hold when nothing is under way any more: each change that a value embeds is in the log.

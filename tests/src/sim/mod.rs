@@ -160,6 +160,15 @@ impl Scene {
             delay: ms(1)..ms(slow),
             ..FaultPlan::default()
         };
+        let lag = if rng.random_bool(0.2) {
+            rng.random_range(1..800)
+        } else {
+            0
+        };
+        let usual = FaultPlan {
+            read_lag: Duration::ZERO..ms(lag),
+            ..usual
+        };
         let until = ms(rng.random_range(4000..14_000));
         let mut plan = faults::draw(rng, &nodes, timeout, until);
         let mut number = 0;
@@ -169,10 +178,12 @@ impl Scene {
         });
         // A copy of the state directory is told from the original by its heartbeats only.
         let copies = plan.iter().any(|p| matches!(&p.what, faults::What::Twin(_, true, _)));
+        let quick = plan.iter().any(|p| matches!(&p.what, faults::What::Overtaken(..)));
+        let sees_dead = rng.random_bool(0.5) || quick;
         Self {
             traits: Traits {
                 timeout,
-                sees_dead: !copies && rng.random_bool(0.5),
+                sees_dead: sees_dead && !copies,
                 lossy: if rng.random_bool(0.3) {
                     rng.random_range(0.0..0.3)
                 } else {

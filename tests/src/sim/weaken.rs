@@ -27,22 +27,19 @@ pub enum Weaken {
     RegistrationTaken,
     /// A write without a reply is taken for done.
     UnknownIsDone,
-    /// A write that lost against another is done all the same.
-    FencesIgnored,
     /// An acknowledged write is one that the servers forgot.
     EntryForgotten,
 }
 
 impl Weaken {
     /// Every one of them.
-    pub const ALL: [Weaken; 8] = [
+    pub const ALL: [Weaken; 7] = [
         Weaken::EndlessLease,
         Weaken::SealSkipped,
         Weaken::EntryLeftOut,
         Weaken::CandidacyDeleted,
         Weaken::RegistrationTaken,
         Weaken::UnknownIsDone,
-        Weaken::FencesIgnored,
         Weaken::EntryForgotten,
     ];
 }
@@ -183,10 +180,6 @@ impl Coordinator for Weak {
         }
         match (self.weaken, set) {
             (Weaken::UnknownIsDone, Err(CoordError::Unknown(_))) if is_fenced(path) => Ok(done(version + 1)),
-            (Weaken::FencesIgnored, Err(CoordError::BadVersion(_))) if is_fenced(path) => {
-                let (_, stat) = self.inner.read(path).await?;
-                self.inner.compare_and_set(path, data, stat.version).await
-            }
             (_, set) => set,
         }
     }

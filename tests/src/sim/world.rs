@@ -133,6 +133,8 @@ pub struct Inner {
     next_stream: Cell<u64>,
     rng: RefCell<SmallRng>,
     acting: RefCell<BTreeMap<Group, u64>>,
+    /// Traps that spring when the server has nothing more in store for a client, by number.
+    fuses: RefCell<BTreeMap<u32, String>>,
     /// Who was caught by which trap.
     caught: watch::Sender<BTreeMap<u32, String>>,
     /// No faults any more: clients finish what they do and begin nothing new.
@@ -149,7 +151,7 @@ impl std::ops::Deref for World {
 impl World {
     /// A world without machines.
     pub fn new(seed: u64, traits: Traits, server: MemoryServer, net: Net, trace: Trace) -> Self {
-        let ledger = Arc::new(Mutex::new(Ledger::new(trace.clone(), traits.timeout)));
+        let ledger = Arc::new(Mutex::new(Ledger::new(trace.clone())));
         let seen = ledger.clone();
         server.observe(move |commit| lock(&seen).commit(commit));
         Self(Rc::new(Inner {
@@ -165,6 +167,7 @@ impl World {
             next_stream: Cell::new(0),
             rng: RefCell::new(SmallRng::seed_from_u64(seed ^ 0x5eed_0001)),
             acting: RefCell::default(),
+            fuses: RefCell::default(),
             caught: watch::Sender::new(BTreeMap::new()),
             calm: Cell::new(false),
         }))
@@ -410,8 +413,16 @@ impl World {
         if let Some(violation) = &ledger.violation {
             return Err(violation.clone());
         }
-        let sprung = std::mem::take(&mut ledger.sprung);
+        let mut sprung = std::mem::take(&mut ledger.sprung);
         drop(ledger);
+        self.fuses.borrow_mut().retain(|number, client| {
+            let waits = self.server.ordered(client) > 0;
+            if !waits {
+                let (number, client) = (*number, client.clone());
+                sprung.push(Sprung { number, client });
+            }
+            waits
+        });
         for Sprung { number, client } in sprung {
             // It is stopped before it can do anything more; whoever set the trap goes on from there.
             if let Some(process) = self.machine(&client).and_then(|m| m.process()) {
@@ -420,6 +431,16 @@ impl World {
             self.caught.send_modify(|caught| drop(caught.insert(number, client)));
         }
         Ok(())
+    }
+
+    /// Has a machine caught as soon as every fault that was ordered for its requests has befallen one.
+    pub fn light_fuse(&self, number: u32, label: &str) {
+        self.fuses.borrow_mut().insert(number, label.to_owned());
+    }
+
+    /// Takes every trap away that waits on the server's faults.
+    pub fn douse_fuses(&self) {
+        self.fuses.borrow_mut().clear();
     }
 
     /// Waits until a trap has caught somebody, who stands still then; the machine's label.

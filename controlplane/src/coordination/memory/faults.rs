@@ -79,6 +79,11 @@ impl Faults {
         self.script.push((client.to_owned(), path.to_owned(), fault));
     }
 
+    /// How many ordered faults of `client` have not befallen a request yet.
+    pub(super) fn ordered(&self, client: &str) -> usize {
+        self.script.iter().filter(|(c, _, _)| c == client).count()
+    }
+
     /// The fate of a request.
     pub(super) fn draw(&mut self, client: &str, path: &str, write: bool) -> Fate {
         let before = self.time(|p| &p.delay);

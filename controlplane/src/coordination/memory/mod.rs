@@ -108,6 +108,11 @@ impl MemoryServer {
         self.with(|s, _| s.faults.inject(client, path, fault));
     }
 
+    /// How many faults ordered for `client` wait for a request to befall.
+    pub fn ordered(&self, client: &str) -> usize {
+        self.with(|s, _| s.faults.ordered(client))
+    }
+
     /// Expires the client's sessions now, as if their timeout had passed at the server.
     pub fn expire(&self, client: &str) {
         self.with(|s, now| s.expire_client(client, now));
