@@ -7,10 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ha_core::election::{Step, decide};
-use ha_core::{Candidacy, Envelope, FORMAT, Holder, MasterRecord, NodeRecord, Transfer, decode, encode, is_write};
+use ha_core::{
+    Candidacy, Envelope, FORMAT, Holder, MasterRecord, NodeRecord, Transfer, decode, encode, is_write, lease,
+};
 
-use crate::coordination::{CoordError, Coordinator, CreateMode, Watch, resolve};
+use crate::coordination::{CoordError, Coordinator, CreateMode, SessionState, Stat, Watch, resolve};
 use crate::master::{self, End};
+use crate::registration::lease_path;
 use crate::session::Options;
 use crate::shared::{Shared, SharedTx};
 
@@ -88,11 +91,13 @@ async fn round(p: &Participant<'_>) -> Result<(), CoordError> {
         Step::Wait { on } => {
             let (there, gone) = p.c.read_and_watch(&format!("/election/{on}")).await?;
             if there.is_some() {
+                let leads = record.holder.filter(|h| record.transfer.is_none() && h.candidate == on);
                 tokio::select! {
                     biased;
                     () = gone.fired() => {}
                     () = master_watch.fired() => {}
                     () = spec_watch.fired() => {}
+                    ended = outlive(p, leads.as_ref()) => ended?,
                 }
             }
             Ok(())
@@ -102,6 +107,53 @@ async fn round(p: &Participant<'_>) -> Result<(), CoordError> {
             drop((master_watch, spec_watch));
             act(p, won).await
         }
+    }
+}
+
+/// Ends the mastership of a holder whose lease has certainly run out, without waiting for its session to expire.
+///
+/// A lease znode that was read as it is and can be deleted at that very version after two thirds of the session timeout has
+/// not been heartbeated in between, and never will be: the holder's last acknowledged heartbeat was sent before the first
+/// look, so its lease is over. Only the next in line looks, and only while its own session has been live throughout, so that
+/// an outage of ZooKeeper costs nobody a session.
+async fn outlive(p: &Participant<'_>, holder: Option<&Holder>) -> Result<(), CoordError> {
+    let Some(holder) = holder else {
+        return std::future::pending().await;
+    };
+    let path = lease_path(&holder.node);
+    let mut state = p.c.state();
+    let mut first: Option<(Stat, Duration)> = None;
+    loop {
+        if state.has_changed().is_err() || *state.borrow_and_update() != SessionState::Live {
+            first = None;
+            resolve::wait_live(&*p.c).await?;
+            state.mark_unchanged();
+        }
+        match p.c.read(&path).await {
+            Ok((_, stat)) => {
+                let now = p.shared.clock.boottime();
+                match first.filter(|(s, _)| s.modified == stat.modified && s.created == stat.created) {
+                    None => first = Some((stat, now)),
+                    Some((_, since)) if now < since + lease::over_after(p.session_timeout) => {}
+                    Some(_) => {
+                        first = None;
+                        match p.c.delete(&path, stat.version).await {
+                            Ok(()) => {
+                                tracing::warn!("{} has not kept its lease; another master is elected", holder.node);
+                                return p.end_candidacy(&holder.candidate).await;
+                            }
+                            // It lives, or somebody was faster: its election znode will tell.
+                            Err(CoordError::BadVersion(_) | CoordError::NotFound(_)) => {}
+                            Err(CoordError::Unknown(_) | CoordError::Unavailable(_)) => {}
+                            Err(e) => return Err(e),
+                        }
+                    }
+                }
+            }
+            Err(CoordError::NotFound(_) | CoordError::Unknown(_) | CoordError::Unavailable(_)) => first = None,
+            Err(e) => return Err(e),
+        }
+        tokio::time::sleep(p.session_timeout / 10).await;
     }
 }
 
@@ -178,7 +230,12 @@ impl<'p, 'a> Stretch<'p, 'a> {
     fn begin(p: &'p Participant<'a>, term: u64) -> Self {
         let begun = p.shared.clock.boottime();
         tracing::info!(target: "had::lease", term, from_ns = begun.as_nanos(), "mastership begins");
-        Self { p, term, begun, end: "the session or the daemon ended".to_owned() }
+        Self {
+            p,
+            term,
+            begun,
+            end: "the session or the daemon ended".to_owned(),
+        }
     }
 }
 
@@ -187,7 +244,12 @@ impl Drop for Stretch<'_, '_> {
         // A frozen process notices the end of its lease late, but did nothing after it.
         let now = self.p.shared.clock.boottime();
         // The session's end has cleared the lease: what it was last is what counts.
-        let held = self.p.lease_until.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(self.begun);
+        let held = self
+            .p
+            .lease_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .unwrap_or(self.begun);
         let until = held.min(now);
         tracing::info!(
             target: "had::lease",
@@ -373,12 +435,16 @@ impl<'a> Participant<'a> {
         let Some(name) = self.current_candidacy() else {
             return Ok(());
         };
+        self.end_candidacy(&name).await?;
+        self.set_candidacy(None);
+        Ok(())
+    }
+
+    /// Deletes an election znode: one's own, or that of a holder that leads no more.
+    async fn end_candidacy(&self, name: &str) -> Result<(), CoordError> {
         loop {
             match self.c.delete(&format!("/election/{name}"), 0).await {
-                Ok(()) | Err(CoordError::NotFound(_)) => {
-                    self.set_candidacy(None);
-                    return Ok(());
-                }
+                Ok(()) | Err(CoordError::NotFound(_)) => return Ok(()),
                 // Deleting twice is the same as once.
                 Err(CoordError::Unknown(_) | CoordError::Unavailable(_)) => resolve::wait_live(&*self.c).await?,
                 Err(e) => return Err(e),

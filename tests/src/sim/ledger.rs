@@ -4,10 +4,12 @@
 //! except for whether its process lives.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use controlplane::coordination::{Commit, Done};
 use ha_core::{Change, MasterRecord, Registration, change_seq, decode};
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::trace::Trace;
 
@@ -57,11 +59,15 @@ struct Ephemeral {
     session: i64,
     /// The run that registered on the session, if one did.
     restarting: bool,
+    /// When it was last written, which is when a lease was last heartbeated.
+    written: Instant,
 }
 
 /// See the module.
 pub struct Ledger {
     trace: Trace,
+    /// The session timeout.
+    timeout: Duration,
     /// The first thing that was wrong.
     pub violation: Option<String>,
     /// Processes by their run.
@@ -106,9 +112,10 @@ fn plain(path: &str) -> String {
 
 impl Ledger {
     /// A ledger of an empty server.
-    pub fn new(trace: Trace) -> Self {
+    pub fn new(trace: Trace, timeout: Duration) -> Self {
         Self {
             trace,
+            timeout,
             violation: None,
             runs: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -198,6 +205,7 @@ impl Ledger {
             let held = Ephemeral {
                 session: owner,
                 restarting: false,
+                written: Instant::now(),
             };
             if self.ephemerals.insert(path.to_owned(), held).is_some() {
                 self.wrong(format!("{} has two owners", plain(path)));
@@ -251,6 +259,8 @@ impl Ledger {
             }
             self.trace
                 .say(commit.client, format!("set {path} restarting={restarting}"));
+        } else if let Some(e) = self.ephemerals.get_mut(path) {
+            e.written = Instant::now();
         } else if is_fenced(path) {
             match serde_json::from_slice::<Fenced>(data) {
                 Ok(new) => self.set_fenced(commit.client, path, new),
@@ -363,7 +373,21 @@ impl Ledger {
         if path.starts_with("/leases/") && !self.ephemerals.iter().any(registered) {
             return Ok(());
         }
+        // A lease that has run out for certain, and the candidacy of whoever held it, need not wait for the session's end.
+        let leased = |(p, e): (&String, &Ephemeral)| p.starts_with("/leases/") && e.session == held.session;
+        if path.starts_with("/leases/") && held.written.elapsed() >= self.timeout * 2 / 3 {
+            return Ok(());
+        }
+        if path.starts_with("/election/") && !self.ephemerals.iter().any(leased) {
+            return Ok(());
+        }
         Err("its daemon lives".to_owned())
+    }
+
+    /// Whether some value embeds a change whose entry is the next to be appended.
+    pub fn under_way(&self) -> bool {
+        let next = self.tail() + 1;
+        self.fenced.values().filter_map(|f| f.change.as_ref()).any(|c| c.seq == next)
     }
 
     /// What must hold when nothing is under way any more: each change that a value embeds is in the log.

@@ -151,7 +151,7 @@ impl std::ops::Deref for World {
 impl World {
     /// A world without machines.
     pub fn new(seed: u64, traits: Traits, server: MemoryServer, net: Net, trace: Trace) -> Self {
-        let ledger = Arc::new(Mutex::new(Ledger::new(trace.clone())));
+        let ledger = Arc::new(Mutex::new(Ledger::new(trace.clone(), traits.timeout)));
         let seen = ledger.clone();
         server.observe(move |commit| lock(&seen).commit(commit));
         Self(Rc::new(Inner {
