@@ -2,7 +2,12 @@
 
 use std::path::Path;
 
-const FILES: [&str; 4] = ["ha/v1/types.proto", "ha/v1/api.proto", "ha/v1/agent.proto", "ha/v1/bundle.proto"];
+const FILES: [&str; 4] = [
+    "ha/v1/types.proto",
+    "ha/v1/api.proto",
+    "ha/v1/agent.proto",
+    "ha/v1/bundle.proto",
+];
 
 #[test]
 fn generated_code_is_fresh() {
@@ -13,11 +18,26 @@ fn generated_code_is_fresh() {
         .out_dir(out.path())
         .emit_rerun_if_changed(false)
         .btree_map(".")
-        .type_attribute(".ha.v1.Bundle", "#[derive(serde::Serialize, serde::Deserialize)]\n#[serde(default)]")
-        .type_attribute(".ha.v1.Bootstrap", "#[derive(serde::Serialize, serde::Deserialize)]\n#[serde(default)]")
-        .field_attribute(".ha.v1.Bundle.bootstrap", "#[serde(skip_serializing_if = \"Option::is_none\")]")
-        .field_attribute(".ha.v1.Bundle.zookeeper", "#[serde(skip_serializing_if = \"Vec::is_empty\")]")
-        .field_attribute(".ha.v1.Bundle.secret", "#[serde(skip_serializing_if = \"String::is_empty\")]")
+        .type_attribute(
+            ".ha.v1.Bundle",
+            "#[derive(serde::Serialize, serde::Deserialize)]\n#[serde(default)]",
+        )
+        .type_attribute(
+            ".ha.v1.Bootstrap",
+            "#[derive(serde::Serialize, serde::Deserialize)]\n#[serde(default)]",
+        )
+        .field_attribute(
+            ".ha.v1.Bundle.bootstrap",
+            "#[serde(skip_serializing_if = \"Option::is_none\")]",
+        )
+        .field_attribute(
+            ".ha.v1.Bundle.zookeeper",
+            "#[serde(skip_serializing_if = \"Vec::is_empty\")]",
+        )
+        .field_attribute(
+            ".ha.v1.Bundle.secret",
+            "#[serde(skip_serializing_if = \"String::is_empty\")]",
+        )
         .skip_debug([".ha.v1.Bundle"])
         .compile_fds(descriptors)
         .expect("the generator runs");
@@ -28,5 +48,8 @@ fn generated_code_is_fresh() {
         return;
     }
     let stored = std::fs::read_to_string(&committed).unwrap_or_default();
-    assert!(stored == fresh, "src/generated/ha.v1.rs is stale: UPDATE_GENERATED=1 cargo test -p ha-proto");
+    assert!(
+        stored == fresh,
+        "src/generated/ha.v1.rs is stale: UPDATE_GENERATED=1 cargo test -p ha-proto"
+    );
 }

@@ -1,9 +1,9 @@
 //! Harness for tests on real processes, and the suites that run on more than one implementation.
 
 #[cfg(unix)]
-pub mod cluster;
-#[cfg(unix)]
 pub mod bench;
+#[cfg(unix)]
+pub mod cluster;
 pub mod conformance;
 #[cfg(target_os = "linux")]
 pub mod netns;

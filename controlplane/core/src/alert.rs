@@ -187,7 +187,9 @@ pub fn derive(
         alerts.push(Alert {
             id: format!("damaged/{object}"),
             severity: Severity::Error,
-            subject: object.strip_prefix("nodes/").map_or(object.to_owned(), |n| format!("node/{n}")),
+            subject: object
+                .strip_prefix("nodes/")
+                .map_or(object.to_owned(), |n| format!("node/{n}")),
             text: format!("a stored value is damaged, and left as it is: {why}"),
             hint: "hactl explain HA0810".to_owned(),
         });

@@ -71,7 +71,11 @@ pub fn assess(before: Presence, seen: &Observation, limits: &Limits, now: Durati
         return verdict(Presence::Online, "restarting", None);
     }
     // Before a node has reported to this master, its silence counts from when it registered or the master was settled.
-    let silent_since = [seen.last_report, seen.registered_since, limits.settled_at.checked_sub(limits.detect)];
+    let silent_since = [
+        seen.last_report,
+        seen.registered_since,
+        limits.settled_at.checked_sub(limits.detect),
+    ];
     let silent_since = silent_since.into_iter().flatten().max().unwrap_or_default();
     let suspect_at = silent_since + limits.detect;
     if now < suspect_at {
@@ -142,7 +146,10 @@ mod tests {
             absent_since: Some(Duration::from_millis(ms)),
             ..seen(false, None)
         };
-        let back = Observation { registered_since: Some(Duration::from_millis(20_000)), ..seen(true, None) };
+        let back = Observation {
+            registered_since: Some(Duration::from_millis(20_000)),
+            ..seen(true, None)
+        };
         let restarting = Observation {
             restarting: true,
             ..seen(true, Some(0))

@@ -111,7 +111,9 @@ async fn start(p: &Participant<'_>, won: &Won) -> Result<End, StoreError> {
     let mut store = Store::open(p.c.clone(), clock.clone(), won.term).await?;
     let recent = store.recent(KEPT_CHANGES as u64).await?;
     recent.iter().for_each(|change| store.remember(change));
-    let first = store.oldest().max((store.revision() + 1).saturating_sub(KEPT_CHANGES as u64));
+    let first = store
+        .oldest()
+        .max((store.revision() + 1).saturating_sub(KEPT_CHANGES as u64));
     let state = v1::ClusterState {
         cluster: p.shared.me.cluster.clone(),
         cluster_id: p.shared.me.cluster_id.clone(),

@@ -76,7 +76,9 @@ impl Master<'_> {
             state_since_unix_ms: concluded.map_or(0, |c| c.since_ms),
             // A node that this master never heard was last seen when an earlier one gave it up.
             last_seen_unix_ms: match member.map_or(0, |m| m.last_seen_ms) {
-                0 => concluded.filter(|c| c.presence != Presence::Unseen).map_or(0, |c| c.since_ms),
+                0 => concluded
+                    .filter(|c| c.presence != Presence::Unseen)
+                    .map_or(0, |c| c.since_ms),
                 seen => seen,
             },
             usage: report.filter(|_| presence == Presence::Online).and_then(|r| r.usage),

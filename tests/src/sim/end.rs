@@ -179,6 +179,9 @@ impl End {
         if let Some(alert) = state.alerts.iter().find(|a| !a.id.ends_with("/clock")) {
             return Err(format!("alert {}: {}", alert.id, alert.text));
         }
+        if world.ledger().under_way() {
+            return Err("a change is under way".to_owned());
+        }
         let tail = world.ledger().tail();
         let followed = *self.watched.followed.borrow();
         if followed != tail {

@@ -387,7 +387,10 @@ impl Ledger {
     /// Whether some value embeds a change whose entry is the next to be appended.
     pub fn under_way(&self) -> bool {
         let next = self.tail() + 1;
-        self.fenced.values().filter_map(|f| f.change.as_ref()).any(|c| c.seq == next)
+        self.fenced
+            .values()
+            .filter_map(|f| f.change.as_ref())
+            .any(|c| c.seq == next)
     }
 
     /// What must hold when nothing is under way any more: each change that a value embeds is in the log.

@@ -91,7 +91,9 @@ impl Answer {
 
     pub(crate) fn detail(&self) -> v1::ErrorDetail {
         let metadata = MetadataMap::from_headers(self.last.clone());
-        let value = metadata.get_bin(ERROR_DETAIL).unwrap_or_else(|| panic!("no detail in {:?}", self.last));
+        let value = metadata
+            .get_bin(ERROR_DETAIL)
+            .unwrap_or_else(|| panic!("no detail in {:?}", self.last));
         v1::ErrorDetail::decode(value.to_bytes().unwrap()).unwrap()
     }
 }
