@@ -133,7 +133,9 @@ impl Cluster {
     }
 
     fn prepare(options: Options, programs: Programs, zookeeper: ZkEnsemble) -> Result<Cluster> {
-        let dir = tempfile::Builder::new().prefix("ha-").tempdir()?;
+        // HA_TEST_KEEP=1 keeps the daemons' logs for whoever looks for a defect.
+        let keep = std::env::var_os("HA_TEST_KEEP").is_some();
+        let dir = tempfile::Builder::new().prefix("ha-").disable_cleanup(keep).tempdir()?;
         let authority = ClusterAuthority::create("test", &zookeeper.hosts(), SESSION)?;
         Ok(Cluster {
             daemons: Vec::new(),

@@ -88,7 +88,8 @@ impl ZkServer {
     }
 
     fn prepare(options: ZkOptions, port: u16, more: &str) -> Result<ZkServer> {
-        let dir = tempfile::Builder::new().prefix("zk-").tempdir()?;
+        let keep = std::env::var_os("HA_TEST_KEEP").is_some();
+        let dir = tempfile::Builder::new().prefix("zk-").disable_cleanup(keep).tempdir()?;
         let data = dir.path().join("data");
         fs::create_dir(&data)?;
         let server = ZkServer {

@@ -175,7 +175,7 @@ async fn next_of(lines: &mut Lines<BufReader<ChildStdout>>, seq: &mut u64, kind:
         let entry: Value = serde_json::from_str(&line.context("the stream ended")?)?;
         let field = |name: &str| entry["status"][name].clone();
         *seq += 1;
-        ensure!(field("seq") == Value::from(*seq), "entry {seq} was due: {entry}");
+        ensure!(field("seq") == *seq, "entry {seq} was due: {entry}");
         if field("kind").as_str() == Some(kind) && field("subject").as_str() == Some(subject) {
             return Ok(entry);
         }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use ha_proto::v1::NodeState;
-use ha_tests::cluster::{Cluster, LIMIT, Options, is, master_of, term_of};
+use ha_tests::cluster::{Cluster, Daemon, LIMIT, Options, is, master_of, term_of};
 use tokio::time::sleep;
 
 use crate::{PAST_THE_SESSION, label, restarted};
@@ -184,7 +184,7 @@ async fn all_daemons_killed_at_once_come_back_to_the_same_cluster() -> Result<()
     let mut cluster = Cluster::start(Options::default()).await?;
     label(&cluster, "n1", "kept").await?;
     let seq = cluster.revision().await?;
-    cluster.daemons.iter_mut().for_each(|d| d.kill9());
+    cluster.daemons.iter_mut().for_each(Daemon::kill9);
     for name in cluster.names() {
         cluster.node(&name).start()?;
     }

@@ -7,6 +7,7 @@
 
 mod bundles;
 mod certificates;
+mod chaos;
 mod cli;
 mod faults;
 mod machine;
