@@ -1,5 +1,7 @@
 //! The machines of a simulated cluster and the processes on them: started, stopped, killed, and what is asked of each.
 
+mod machine;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -25,6 +27,8 @@ use super::ledger::{Ledger, Run, Sprung};
 use super::net::Net;
 use super::trace::Trace;
 use super::weaken::{Weaken, weakened};
+
+pub use machine::{Machine, Process, Seen};
 
 /// Name of every simulated cluster.
 pub const CLUSTER: &str = "sim";
@@ -52,48 +56,6 @@ impl Clock for MachineClock {
     fn wall_ms(&self) -> i64 {
         let elapsed = i64::try_from(self.begun.elapsed().as_millis()).unwrap_or(i64::MAX);
         EPOCH_MS + self.ahead_ms + elapsed
-    }
-}
-
-/// What a node's subscriber of changes has seen; kept over restarts of its daemon.
-#[derive(Debug, Default, Clone)]
-pub struct Seen {
-    /// Number of the last change handed to it.
-    pub last: Option<u64>,
-    /// Number and kind of each, in order.
-    pub changes: Vec<(u64, String)>,
-}
-
-/// A daemon's process.
-#[derive(Clone)]
-pub struct Process {
-    /// Its number.
-    pub group: Group,
-    /// What the daemon shows.
-    pub shared: Shared,
-}
-
-/// A machine with the state directory of one node.
-pub struct Machine {
-    /// The node it is.
-    pub node: String,
-    /// Its name as a client of the server and in the trace; a node's twin has another.
-    pub label: String,
-    clock: Arc<dyn Clock>,
-    token: String,
-    boot_id: String,
-    starts: Cell<u32>,
-    /// Restarted when it ends, as the service manager does.
-    pub wanted: Cell<bool>,
-    process: RefCell<Option<Process>>,
-    /// What its subscriber has seen.
-    pub seen: RefCell<Seen>,
-}
-
-impl Machine {
-    /// The daemon's process, if there is one.
-    pub fn process(&self) -> Option<Process> {
-        self.process.borrow().clone()
     }
 }
 
