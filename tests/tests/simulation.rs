@@ -2,6 +2,8 @@
 //!
 //! `HA_SIM_SEEDS=1-100000` or `HA_SIM_SEEDS=17` chooses other seeds; `make sim SEEDS=17` shows one with its whole trace.
 
+#![allow(clippy::unwrap_used)]
+
 use ha_tests::sim::{self, Options, Totals, Weaken};
 
 /// Seeds of a usual run.

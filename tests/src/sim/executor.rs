@@ -258,15 +258,10 @@ impl Executor {
         let state = self.state.borrow();
         let mut ready = lock(&self.inbox.ready);
         ready.retain(|id| state.tasks.contains_key(id));
-        let runs = |id: &&u64| {
-            state
-                .tasks
-                .get(id)
-                .is_some_and(|t| !state.paused.contains_key(&t.group))
-        };
-        let count = ready.iter().filter(runs).count();
+        let stopped = |id: &u64| !state.paused.is_empty() && state.paused.contains_key(&state.tasks[id].group);
+        let count = ready.iter().filter(|id| !stopped(id)).count();
         let nth = if count > 1 { rng.random_range(0..count) } else { 0 };
-        let task = ready.iter().filter(runs).nth(nth).copied()?;
+        let task = ready.iter().filter(|id| !stopped(id)).nth(nth).copied()?;
         ready.remove(&task);
         Some(task)
     }

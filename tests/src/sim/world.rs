@@ -245,21 +245,21 @@ impl World {
             ledger.runs.insert(run.clone(), Run { token, alive: true });
             ledger.clients.insert(machine.label.clone(), run);
         }
-        *machine.process.borrow_mut() = Some(Process {
+        *machine.process.borrow_mut() = Some(Rc::new(Process {
             group,
             shared: shared.clone(),
-        });
+        }));
         agent::spawn(self, machine, group, &shared);
         let (world, machine) = (self.clone(), machine.clone());
         self.x.spawn(group, async move {
             let ended = Box::pin(session::run(connector, shared, tx, options)).await;
-            world.ended(&machine, group, ended);
+            world.ended(&machine, group, &ended);
         });
     }
 
     /// A daemon ended by itself.
-    fn ended(&self, machine: &Rc<Machine>, group: Group, ended: Result<(), controlplane::error::ApiError>) {
-        match &ended {
+    fn ended(&self, machine: &Rc<Machine>, group: Group, ended: &Result<(), controlplane::error::ApiError>) {
+        match ended {
             Ok(()) => self.trace.say(&machine.label, "ends"),
             Err(e) => {
                 self.trace.say(&machine.label, format!("ends: {e}"));
@@ -317,7 +317,7 @@ impl World {
 
     /// The process that acts as master on the machine where another daemon believes the master to be.
     pub fn master_handle(&self) -> Option<Handle> {
-        let entries: Vec<Process> = self
+        let entries: Vec<Rc<Process>> = self
             .machines()
             .iter()
             .filter_map(|m| m.process())
@@ -342,7 +342,7 @@ impl World {
     }
 
     /// The process that acts on that node.
-    pub fn acting_on(&self, node: &str) -> Option<Process> {
+    pub fn acting_on(&self, node: &str) -> Option<Rc<Process>> {
         let machines = self.machines();
         let mut processes = machines.iter().filter(|m| m.node == node).filter_map(|m| m.process());
         processes.find(|p| p.shared.handle.borrow().is_some())
@@ -350,17 +350,12 @@ impl World {
 
     /// The machine whose daemon acts as master and whose lease holds.
     pub fn master(&self) -> Option<Rc<Machine>> {
-        self.machines()
-            .into_iter()
-            .find(|m| m.process().is_some_and(|p| acts(&p).is_some()))
+        self.machines().into_iter().find(|m| acts_on(m).is_some())
     }
 
     /// How many act as master.
     pub fn masters(&self) -> usize {
-        self.machines()
-            .iter()
-            .filter(|m| m.process().is_some_and(|p| acts(&p).is_some()))
-            .count()
+        self.machines.borrow().iter().filter(|m| acts_on(m).is_some()).count()
     }
 
     /// Checks what must hold at every moment. `polled` is the process that may have changed.
@@ -419,15 +414,12 @@ impl World {
 
     fn check_masters(&self, polled: Group) {
         let machines = self.machines.borrow();
-        let Some((machine, process)) = machines
-            .iter()
-            .filter_map(|m| Some((m, m.process()?)))
-            .find(|(_, p)| p.group == polled)
-        else {
+        let runs = |m: &Machine| m.process.borrow().as_ref().is_some_and(|p| p.group == polled);
+        let Some(machine) = machines.iter().find(|m| runs(m)) else {
             return;
         };
         let before = self.acting.borrow().get(&polled).copied();
-        let now = acts(&process);
+        let now = acts_on(machine);
         if now != before {
             match now {
                 Some(term) => self.trace.say(&machine.label, format!("acts as master (term {term})")),
@@ -442,18 +434,20 @@ impl World {
             };
         }
         let Some(term) = now else { return };
-        let other = machines
-            .iter()
-            .filter_map(|m| Some((m, m.process()?)))
-            .filter(|(_, p)| p.group != polled)
-            .find_map(|(m, p)| Some((m, acts(&p)?)));
-        if let Some((other, theirs)) = other {
-            self.ledger().wrong(format!(
-                "two masters: {} in term {term} and {} in term {theirs}",
-                machine.label, other.label
-            ));
+        for other in machines.iter().filter(|m| !Rc::ptr_eq(m, machine)) {
+            if let Some(theirs) = acts_on(other) {
+                self.ledger().wrong(format!(
+                    "two masters: {} in term {term} and {} in term {theirs}",
+                    machine.label, other.label
+                ));
+            }
         }
     }
+}
+
+/// The term in which a machine's daemon acts.
+fn acts_on(machine: &Machine) -> Option<u64> {
+    machine.process.borrow().as_ref().and_then(|p| acts(p))
 }
 
 /// The term in which a process acts: it shows a handle, and its session's lease holds on its own clock.

@@ -1,6 +1,7 @@
 //! A machine: what stays of a node when its daemon's process ends.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use controlplane::platform::Clock;
@@ -18,7 +19,6 @@ pub struct Seen {
 }
 
 /// A daemon's process.
-#[derive(Clone)]
 pub struct Process {
     /// Its number.
     pub group: Group,
@@ -38,14 +38,14 @@ pub struct Machine {
     pub(super) starts: Cell<u32>,
     /// Restarted when it ends, as the service manager does.
     pub wanted: Cell<bool>,
-    pub(super) process: RefCell<Option<Process>>,
+    pub(super) process: RefCell<Option<Rc<Process>>>,
     /// What its subscriber has seen.
     pub seen: RefCell<Seen>,
 }
 
 impl Machine {
     /// The daemon's process, if there is one.
-    pub fn process(&self) -> Option<Process> {
+    pub fn process(&self) -> Option<Rc<Process>> {
         self.process.borrow().clone()
     }
 }
