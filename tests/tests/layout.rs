@@ -1,6 +1,8 @@
 //! The rules of the tree, enforced: imports run one way, the core stays pure, ZooKeeper and the operating system have one
 //! place each, files stay short and say why they exist. Reads sources and `cargo metadata`; builds and changes nothing.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;

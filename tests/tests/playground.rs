@@ -1,4 +1,6 @@
 //! The playground with real processes: it comes up, mends itself, cleans up after a crash, and leaves nothing behind.
+
+#![allow(clippy::unwrap_used)]
 #![cfg(unix)]
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};

@@ -1,4 +1,6 @@
 //! The commands of the README, as its reader types them, against a playground; and what they print.
+
+#![allow(clippy::unwrap_used)]
 #![cfg(unix)]
 
 use std::path::{Path, PathBuf};
