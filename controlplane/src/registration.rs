@@ -15,6 +15,9 @@ use crate::error::ApiError;
 use crate::platform::process_alive;
 use crate::shared::Me;
 
+/// Pause between two looks at what is in the way.
+const ROUND: Duration = Duration::from_millis(50);
+
 /// What is said in the registration beside the daemon's identity.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
@@ -88,8 +91,9 @@ pub async fn register(
             Err(CoordError::Exists(_)) => take_over(c, me, &path, session_timeout).await?,
             Err(e) => return Err(e.into()),
         }
+        tokio::time::sleep(ROUND).await;
     }
-    Err(name_in_use(me, "it registers again and again"))
+    Err(CoordError::Unavailable(format!("the earlier registration of {} does not go", me.node)).into())
 }
 
 fn name_in_use(me: &Me, why: impl Into<String>) -> ApiError {
@@ -231,8 +235,11 @@ async fn begin_lease(c: &dyn Coordinator, me: &Me, member: &str, registered: &st
             }
             Err(e) => return Err(e.into()),
         }
+        // A server that lags behind shows what was removed already: it gets time to catch up.
+        tokio::time::sleep(ROUND).await;
     }
-    Err(name_in_use(me, "its lease is heartbeated by another session"))
+    // No proof of another daemon: the next session tries again.
+    Err(CoordError::Unavailable(format!("the lease of an earlier session of {} does not go", me.node)).into())
 }
 
 impl Held {
