@@ -320,9 +320,9 @@ impl Master<'_> {
         let Some(member) = self.members.get_mut(&name) else {
             return Ok(());
         };
-        if member.stream != Some(stream) {
-            return Ok(());
-        }
+        // An older stream's opening may come after a newer one's, and its end after that: the stream that reports is the one
+        // that lives.
+        member.stream = Some(stream);
         // A first look at the clocks, then smoothed: one late report is not a skew.
         let skew = report.time_unix_ms.saturating_sub(wall);
         member.skew_ms = if member.report.is_none() {
