@@ -52,6 +52,9 @@ pub struct Won {
     pub before: MasterRecord,
 }
 
+/// Heartbeats after which the version of a lease tells it from one that was just made.
+const YOUNG: i32 = 6;
+
 /// Takes part in elections until the session ends.
 pub async fn run(p: &Participant<'_>) -> CoordError {
     loop {
@@ -135,6 +138,8 @@ async fn outlive(p: &Participant<'_>, holder: Option<&Holder>) -> Result<(), Coo
                 match first.filter(|(s, _)| s.modified == stat.modified && s.created == stat.created) {
                     None => first = Some((stat, now)),
                     Some((_, since)) if now < since + lease::over_after(p.session_timeout) => {}
+                    // A lease made anew has the first versions again, and must not be mistaken for the one that was looked at.
+                    Some((stat, _)) if stat.version < YOUNG => {}
                     Some(_) => {
                         first = None;
                         match p.c.delete(&path, stat.version).await {
