@@ -108,9 +108,12 @@ impl Agent {
                     pause = Duration::from_millis(50);
                     continue;
                 }
-                answered = self.stream(&holder.node) => if answered {
-                    pause = Duration::from_millis(50);
-                },
+                answered = self.stream(&holder.node) => {
+                    tracing::debug!(target: "had::agent", to = holder.node, answered, "stream ended");
+                    if answered {
+                        pause = Duration::from_millis(50);
+                    }
+                }
             }
             let wait = pause.mul_f64(self.rng.random_range(0.5..1.5));
             pause = (pause * 2).min(Duration::from_secs(1));
@@ -127,6 +130,7 @@ impl Agent {
     async fn stream(&mut self, to: &str) -> bool {
         let world = self.world.clone();
         let mut answered = false;
+        tracing::debug!(target: "had::agent", to, "stream begins");
         tokio::select! {
             biased;
             () = world.net.reset() => {}
