@@ -77,7 +77,11 @@ pub async fn register(
     let path = member_path(&me.node);
     let data = encode(&registration);
     // A predecessor may vanish or be replaced between two looks: a few rounds settle it.
-    for _ in 0..10 {
+    for round in 0..10 {
+        // What was taken over at the first look is replaced at once: until then the node has no registration.
+        if round > 1 {
+            tokio::time::sleep(ROUND).await;
+        }
         let mine = |stored: &[u8], _: &Stat| is_write(stored, &write);
         match resolve::create(c, &path, &data, CreateMode::Ephemeral, mine).await {
             Ok(stat) => {
@@ -91,7 +95,6 @@ pub async fn register(
             Err(CoordError::Exists(_)) => take_over(c, me, &path, session_timeout).await?,
             Err(e) => return Err(e.into()),
         }
-        tokio::time::sleep(ROUND).await;
     }
     Err(CoordError::Unavailable(format!("the earlier registration of {} does not go", me.node)).into())
 }

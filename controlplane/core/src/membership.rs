@@ -64,7 +64,8 @@ pub fn assess(before: Presence, seen: &Observation, limits: &Limits, now: Durati
         return if now >= gone_at {
             verdict(Presence::Offline, "session expired", None)
         } else {
-            verdict(Presence::Suspect, "registration gone", Some(gone_at))
+            // A daemon that restarts replaces its registration: the moment between is no news.
+            verdict(before, "", Some(gone_at))
         };
     }
     if seen.restarting {
@@ -162,7 +163,8 @@ mod tests {
             (Online, seen(true, Some(20_000)), 21_499, Online),
             (Online, seen(true, Some(20_000)), 21_500, Suspect),
             (Online, restarting, 60_000, Online),
-            (Online, absent(20_000), 20_499, Suspect),
+            (Online, absent(20_000), 20_499, Online),
+            (Suspect, absent(20_000), 20_499, Suspect),
             (Online, absent(20_000), 20_500, Offline),
             (Offline, absent(20_000), 20_001, Offline),
             (Offline, seen(true, None), 9_000, Offline),
@@ -232,14 +234,17 @@ mod tests {
             prop_assert_eq!(first.presence, second.presence);
         }
 
-        /// A registered node is never offline by silence alone, and a node is never online without a registration.
+        /// A registered node is never offline by silence alone; a node without a registration stays what it was for the
+        /// length of a restart, and is never online after it.
         #[test]
         fn registration_decides(before in presence(), report in proptest::option::of(0u64..30_000), now in 0u64..60_000) {
             let now = Duration::from_millis(now);
             let with = assess(before, &seen(true, report), &LIMITS, now);
             prop_assert!(with.presence != Presence::Offline || before == Presence::Offline);
-            let without = assess(before, &Observation { absent_since: Some(now), ..seen(false, report) }, &LIMITS, now);
-            prop_assert!(without.presence != Presence::Online);
+            let absent = Observation { absent_since: Some(now), ..seen(false, report) };
+            prop_assert_eq!(assess(before, &absent, &LIMITS, now).presence, before);
+            let after = assess(before, &absent, &LIMITS, now + LIMITS.absence);
+            prop_assert!(matches!(after.presence, Presence::Unseen | Presence::Offline));
         }
     }
 }

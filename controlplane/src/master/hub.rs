@@ -1,10 +1,11 @@
 //! The hub: fans the master's state out to watchers, followers and agents.
 //!
 //! It lives inside the master's future and ends with it. Watchers get a snapshot and then deltas over a bounded queue; one
-//! that does not keep up is ended and starts over. Followers of the change log never lose an entry: each reads at its own
+//! that does not keep up is ended and starts over. What changed goes out at once and alone; measurements follow at a pace
+//! that many watchers of many nodes can bear. Followers of the change log never lose an entry: each reads at its own
 //! pace, from memory where it can and from ZooKeeper where it must. The hub must never wait for any of them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ pub(super) const KEPT_CHANGES: usize = 512;
 const SNAPSHOT_CHANGES: usize = 100;
 /// How often measurements are passed on; changes are passed on at once.
 const MEASUREMENTS_EVERY: Duration = Duration::from_millis(500);
+/// Nodes' measurements passed on at a time, counted once for each watcher. With more the nodes take turns: encoding them
+/// for everybody at once would hold up the changes.
+const MEASUREMENTS_AT_A_TIME: usize = 50_000;
 /// A stream on which nothing happens shows at this interval that it lives.
 pub(super) const BEAT_EVERY: Duration = Duration::from_secs(1);
 
@@ -75,7 +79,12 @@ pub(super) struct Hub {
     nodes: BTreeMap<String, v1::Node>,
     users: Vec<v1::User>,
     delta: v1::Delta,
-    dirty_nodes: BTreeMap<String, bool>,
+    /// Nodes that changed since the last frame; false: gone.
+    changed_nodes: BTreeMap<String, bool>,
+    /// Nodes of which only measurements changed, in the order in which they get their turn.
+    measured_nodes: VecDeque<String>,
+    /// The same, to find one.
+    measured: BTreeSet<String>,
     urgent: bool,
     seq: u64,
     frames: VecDeque<v1::WatchFrame>,
@@ -104,7 +113,9 @@ impl Hub {
             nodes: BTreeMap::new(),
             users: Vec::new(),
             delta: v1::Delta::default(),
-            dirty_nodes: BTreeMap::new(),
+            changed_nodes: BTreeMap::new(),
+            measured_nodes: VecDeque::new(),
+            measured: BTreeSet::new(),
             urgent: false,
             seq: 0,
             frames: VecDeque::new(),
@@ -147,7 +158,7 @@ impl Hub {
                     None => return,
                 },
                 _ = measurements.tick() => {
-                    if !self.dirty_nodes.is_empty() {
+                    if self.take_measured() {
                         self.flush();
                         last_frame = Instant::now();
                     } else if last_frame.elapsed() >= BEAT_EVERY {
@@ -163,16 +174,21 @@ impl Hub {
     fn apply(&mut self, update: Update) {
         match update {
             Update::Node(node, urgent) => {
-                self.urgent |= urgent;
-                self.dirty_nodes.insert(node.name.clone(), true);
-                self.nodes.insert(node.name.clone(), *node);
+                let name = node.name.clone();
+                self.nodes.insert(name.clone(), *node);
+                if urgent {
+                    self.urgent = true;
+                    self.changed_nodes.insert(name, true);
+                } else if self.measured.insert(name.clone()) {
+                    self.measured_nodes.push_back(name);
+                }
                 return;
             }
             Update::NodeGone(name) => {
                 if self.nodes.remove(&name).is_none() {
                     return;
                 }
-                self.dirty_nodes.insert(name, false);
+                self.changed_nodes.insert(name, false);
             }
             Update::Change(change) => self.add_change(change),
             Update::Alerts(alerts) => {
@@ -238,7 +254,7 @@ impl Hub {
     fn flush(&mut self) {
         self.urgent = false;
         let mut delta = std::mem::take(&mut self.delta);
-        for (name, present) in std::mem::take(&mut self.dirty_nodes) {
+        for (name, present) in std::mem::take(&mut self.changed_nodes) {
             match self.nodes.get(&name).filter(|_| present) {
                 Some(node) => delta.nodes.push(node.clone()),
                 None => delta.removed_nodes.push(name),
@@ -252,6 +268,20 @@ impl Hub {
         if self.frames.len() > KEPT_FRAMES {
             self.frames.pop_front();
         }
+    }
+
+    /// Puts those whose turn it is into the next frame; whether there are any.
+    fn take_measured(&mut self) -> bool {
+        let turn = (MEASUREMENTS_AT_A_TIME / self.watchers.len().max(1)).max(1);
+        let turn = turn.min(self.measured_nodes.len());
+        for name in self.measured_nodes.drain(..turn) {
+            self.measured.remove(&name);
+            // One that is gone meanwhile is told as gone, or was.
+            if self.nodes.contains_key(&name) {
+                self.changed_nodes.insert(name, true);
+            }
+        }
+        !self.changed_nodes.is_empty()
     }
 
     fn beat(&mut self) {
@@ -357,8 +387,8 @@ impl Hub {
     }
 
     fn watch(&mut self, request: &v1::WatchRequest) -> mpsc::Receiver<Result<v1::WatchFrame, ApiError>> {
-        // What is not yet flushed belongs to a frame that the new watcher gets as well.
-        if self.urgent || !self.dirty_nodes.is_empty() {
+        // What is not yet flushed belongs to a frame that the new watcher gets as well. Measurements may come to it twice.
+        if self.urgent {
             self.flush();
         }
         let (tx, rx) = mpsc::channel(WATCHER_QUEUE);
@@ -380,5 +410,72 @@ impl Hub {
         }
         self.watchers.push(tx);
         rx
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordination::{Connector as _, MemoryConnector, MemoryServer};
+    use crate::platform::SystemClock;
+
+    async fn hub() -> Hub {
+        let clock = Arc::new(SystemClock);
+        let server = MemoryServer::default();
+        let connector = MemoryConnector::new(&server, "hub", clock.clone(), Duration::from_secs(4));
+        let start = Start {
+            state: v1::ClusterState::default(),
+            changes: Vec::new(),
+            tail: 0,
+            oldest: 1,
+        };
+        Hub::new(start, connector.connect().await.unwrap(), clock)
+    }
+
+    fn node(i: usize) -> Box<v1::Node> {
+        Box::new(v1::Node {
+            name: format!("n{i:04}"),
+            ..v1::Node::default()
+        })
+    }
+
+    fn names(rx: &mut mpsc::Receiver<Result<v1::WatchFrame, ApiError>>) -> Vec<String> {
+        match rx.try_recv().unwrap().unwrap().body {
+            Some(v1::watch_frame::Body::Delta(delta)) => delta.nodes.into_iter().map(|n| n.name).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_change_goes_alone_and_measurements_take_turns() {
+        let mut hub = hub().await;
+        let mut watchers: Vec<_> = (0..500).map(|_| hub.watch(&v1::WatchRequest::default())).collect();
+        let rx = &mut watchers[0];
+        assert!(matches!(
+            rx.try_recv().unwrap().unwrap().body,
+            Some(v1::watch_frame::Body::Snapshot(_))
+        ));
+        for i in 0..250 {
+            hub.apply(Update::Node(node(i), false));
+        }
+        assert!(!hub.urgent);
+        hub.apply(Update::Node(node(7), true));
+        assert!(hub.urgent);
+        hub.flush();
+        assert_eq!(names(rx), ["n0007"]);
+        // One that is gone gets no turn.
+        hub.apply(Update::NodeGone("n0003".into()));
+        hub.flush();
+        assert!(names(rx).is_empty());
+        let mut seen = BTreeSet::new();
+        for turn in [100, 100, 50] {
+            assert!(hub.take_measured());
+            hub.flush();
+            let told = names(rx);
+            assert!(told.len() <= turn && told.len() >= turn - 1, "{}", told.len());
+            seen.extend(told);
+        }
+        assert!(!hub.take_measured());
+        assert_eq!(seen.len(), 249);
     }
 }

@@ -232,6 +232,9 @@ impl Master<'_> {
         if member.presence_since.is_none_or(|(p, _)| p != verdict.presence) {
             member.presence_since = Some((verdict.presence, now));
         }
+        if !member.registered && verdict.presence == before {
+            return Ok(());
+        }
         let registration = member.registration.clone();
         self.store_presence(name, before, verdict.presence, verdict.reason, registration.as_ref())
             .await

@@ -354,7 +354,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let main = sleep(Duration::from_secs(1));
+        let main = async { sleep(Duration::from_secs(1)).await };
         let e = block_on(async { x.run(7, main, |_| Ok(())).await });
         assert!(e.unwrap_err().contains("spins"));
     }
