@@ -9,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::coordination::{Coordinator, Lease, SessionState};
 use crate::master::handle::Handle;
 use crate::platform::Clock;
+use crate::proxy::local::{Instances, InstancesRx};
+use crate::proxy::routes::{Routes, RoutesRx};
 
 /// Who this daemon is. Fixed for its life.
 #[derive(Debug, Clone)]
@@ -52,6 +54,10 @@ pub struct Shared {
     pub lease: watch::Receiver<Lease>,
     /// The open session, present once the node is registered on it.
     pub coordinator: watch::Receiver<Option<Arc<dyn Coordinator>>>,
+    /// Where the clients of each database group belong.
+    pub routes: RoutesRx,
+    /// What this node's database instances do.
+    pub instances: InstancesRx,
     /// Refused calls on their way to the master.
     pub denied: mpsc::Sender<ha_proto::v1::Denied>,
     /// Cancelled when the daemon is to end: a restart unless `leave` was asked for.
@@ -74,6 +80,10 @@ pub struct SharedTx {
     pub lease: watch::Sender<Lease>,
     /// See [`Shared::coordinator`].
     pub coordinator: watch::Sender<Option<Arc<dyn Coordinator>>>,
+    /// See [`Shared::routes`].
+    pub routes: watch::Sender<Arc<Routes>>,
+    /// See [`Shared::instances`].
+    pub instances: watch::Sender<Arc<Instances>>,
     /// See [`Shared::denied`]; read by the agent.
     pub denied: mpsc::Receiver<ha_proto::v1::Denied>,
 }
@@ -87,6 +97,8 @@ impl Shared {
         let (session_tx, session) = watch::channel(SessionState::Suspended);
         let (lease_tx, lease) = watch::channel(Lease::default());
         let (coordinator_tx, coordinator) = watch::channel(None);
+        let (routes_tx, routes) = watch::channel(Arc::default());
+        let (instances_tx, instances) = watch::channel(Arc::default());
         let (denied, denied_rx) = mpsc::channel(64);
         let shared = Self {
             me: Arc::new(me),
@@ -97,6 +109,8 @@ impl Shared {
             session,
             lease,
             coordinator,
+            routes,
+            instances,
             denied,
             stop: CancellationToken::new(),
             leave: CancellationToken::new(),
@@ -108,6 +122,8 @@ impl Shared {
             session: session_tx,
             lease: lease_tx,
             coordinator: coordinator_tx,
+            routes: routes_tx,
+            instances: instances_tx,
             denied: denied_rx,
         };
         (shared, tx)
