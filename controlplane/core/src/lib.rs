@@ -6,6 +6,7 @@
 pub mod access;
 pub mod alert;
 pub mod changes;
+pub mod database;
 pub mod election;
 pub mod lease;
 pub mod membership;
