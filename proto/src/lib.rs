@@ -1,6 +1,7 @@
 //! The wire of `hactl` and `had`: the protobuf package `ha.v1`, its generated code and the error codes. Nothing else.
 
 pub mod codes;
+pub mod database;
 
 /// The generated messages, clients and servers of `ha.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 6] = [
+    "ha/v1/database.proto",
     "ha/v1/types.proto",
     "ha/v1/api.proto",
+    "ha/v1/database_service.proto",
     "ha/v1/agent.proto",
     "ha/v1/bundle.proto",
 ];

@@ -233,6 +233,7 @@ impl Reporter {
             started_unix_ms: me.started_ms,
             http_address: me.http_address.clone(),
             os: self.os.clone(),
+            ..v1::AgentReport::default()
         }
     }
 }
@@ -247,6 +248,6 @@ fn input(message: v1::MasterMessage) -> Option<Input> {
     match message.body? {
         Body::Welcome(welcome) => Some(Input::Tail(welcome.tail_seq)),
         Body::Changes(batch) => Some(Input::Streamed(batch.changes.into_iter().map(from_wire).collect())),
-        Body::Beat(_) => None,
+        Body::Beat(_) | Body::Group(_) | Body::Query(_) => None,
     }
 }

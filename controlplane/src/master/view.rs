@@ -135,6 +135,7 @@ pub fn operation(id: &str, o: &OperationRecord) -> v1::Operation {
         error_code,
         error,
         arguments: arguments.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
+        result: String::new(),
     }
 }
 
