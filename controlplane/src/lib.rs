@@ -12,6 +12,7 @@ pub mod logging;
 pub mod master;
 pub mod node;
 pub mod platform;
+pub mod postgres;
 pub mod proxy;
 pub mod registration;
 pub mod security;

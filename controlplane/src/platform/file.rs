@@ -11,13 +11,27 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// What the file system says. The old file is untouched then.
 pub fn write_atomic(path: &Path, content: &[u8]) -> io::Result<()> {
+    replace(path, content, |_| Ok(()))
+}
+
+/// As [`write_atomic`], for a file that belongs to another account from its first moment under its name.
+///
+/// # Errors
+/// What the file system says. The old file is untouched then.
+pub fn write_atomic_for(account: &super::Account, path: &Path, content: &[u8]) -> io::Result<()> {
+    replace(path, content, |new| account.give(new))
+}
+
+fn replace(path: &Path, content: &[u8], finish: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let mut name = path
         .file_name()
         .ok_or_else(|| io::Error::other("no file name"))?
         .to_owned();
     name.push(".new");
     let new = path.with_file_name(name);
-    let written = write_new(&new, content).and_then(|()| std::fs::rename(&new, path));
+    let written = write_new(&new, content)
+        .and_then(|()| finish(&new))
+        .and_then(|()| std::fs::rename(&new, path));
     if let Err(e) = written {
         let _ = std::fs::remove_file(&new);
         return Err(e);
@@ -40,9 +54,9 @@ fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes a rename durable.
+/// Makes a rename durable, or that a file was made or removed.
 #[cfg(unix)]
-fn sync_parent(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(dir) if dir != Path::new("") => File::open(dir)?.sync_all(),
         _ => File::open(".")?.sync_all(),
@@ -51,7 +65,7 @@ fn sync_parent(path: &Path) -> io::Result<()> {
 
 /// Windows has no such call; its file system keeps renames in order.
 #[cfg(windows)]
-fn sync_parent(_: &Path) -> io::Result<()> {
+pub(crate) fn sync_parent(_: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -3,9 +3,11 @@
 //! Nothing here knows the cluster. Nothing here may block for long, but [`disk`], which is why it is called off the
 //! runtime's own threads.
 
+mod account;
 mod clock;
 mod file;
 mod private;
+mod process;
 pub mod service;
 #[cfg(unix)]
 mod unix;
@@ -13,12 +15,14 @@ mod usage;
 #[cfg(windows)]
 mod windows;
 
+pub use account::{Account, let_through};
 pub use clock::{Clock, SystemClock};
-pub(crate) use file::private_dir;
-pub use file::{DirLock, write_atomic};
+pub use file::{DirLock, write_atomic, write_atomic_for};
+pub(crate) use file::{private_dir, sync_parent};
 #[cfg(test)]
 pub(crate) use private::set_mode;
 pub use private::{Exposure, exposure};
+pub use process::{children, hang_up, process_parent, process_start, terminate, working_dir};
 #[cfg(unix)]
 pub use unix::{Signals, boot_id, isolate, kill_tree, process_alive, unprotect};
 pub use usage::{CpuTimes, Memory, cores, cpu_times, daemon_rss, disk, memory};
