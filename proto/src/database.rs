@@ -112,10 +112,27 @@ words! {
     DirectoryState {
         Unspecified = "unknown",
         Empty = "empty",
-        Ready = "ready",
+        Present = "present",
         Incomplete = "incomplete",
-        Foreign = "foreign",
-        Unreadable = "unreadable",
+    }
+    /// What the server does, in a word.
+    ServerState {
+        Unspecified = "unknown",
+        Stopped = "stopped",
+        Starting = "starting",
+        Running = "running",
+        Stopping = "stopping",
+        Orphaned = "orphaned",
+    }
+    /// What the agent is busy with, in a word.
+    InstanceTask {
+        Unspecified = "nothing",
+        Create = "create",
+        Start = "start",
+        Promote = "promote",
+        Rewind = "rewind",
+        Copy = "copy",
+        Stop = "stop",
     }
 }
 

@@ -248,6 +248,6 @@ fn input(message: v1::MasterMessage) -> Option<Input> {
     match message.body? {
         Body::Welcome(welcome) => Some(Input::Tail(welcome.tail_seq)),
         Body::Changes(batch) => Some(Input::Streamed(batch.changes.into_iter().map(from_wire).collect())),
-        Body::Beat(_) | Body::Group(_) | Body::Query(_) => None,
+        Body::Beat(_) | Body::Group(_) | Body::Query(_) | Body::Checkpoint(_) => None,
     }
 }

@@ -92,6 +92,7 @@ impl Master<'_> {
             conditions,
             registered_address: registration.map(|r| r.address.clone()).unwrap_or_default(),
             os: registration.map(|r| r.os.clone()).unwrap_or_default(),
+            databases: Vec::new(),
         };
         let spec = record.map_or_else(
             || v1::NodeSpec {

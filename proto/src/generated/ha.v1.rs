@@ -199,8 +199,8 @@ pub struct GroupRecord {
     #[prost(string, tag = "12")]
     pub reason: ::prost::alloc::string::String,
     /// Version of the znode.
-    #[prost(int32, tag = "13")]
-    pub version: i32,
+    #[prost(uint64, tag = "13")]
+    pub version: u64,
     /// The primary of the last steady phase: whom an election is about.
     #[prost(string, tag = "14")]
     pub former: ::prost::alloc::string::String,
@@ -411,187 +411,196 @@ pub struct HistoryPhase {
     #[prost(string, tag = "3")]
     pub text: ::prost::alloc::string::String,
 }
-/// What a node's agent knows of its instance of one group. Sent whole; what is not set is not known. Never authoritative.
+/// What a node's agent tells of its instance of one group: an observation, never authority. Sent whole; what is not set is
+/// not known.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InstanceReport {
     #[prost(string, tag = "1")]
     pub group: ::prost::alloc::string::String,
-    #[prost(enumeration = "InstanceState", tag = "2")]
-    pub state: i32,
-    #[prost(string, tag = "3")]
-    pub detail: ::prost::alloc::string::String,
-    /// The order of which record it carries out: version of the state znode and the epoch in it, as it read them.
-    #[prost(int32, tag = "4")]
-    pub state_version: i32,
-    #[prost(uint64, tag = "5")]
+    /// Epoch and version of the record it last read.
+    #[prost(uint64, tag = "2")]
     pub epoch: u64,
-    #[prost(enumeration = "DirectoryState", tag = "6")]
+    #[prost(uint64, tag = "3")]
+    pub record_version: u64,
+    #[prost(enumeration = "DirectoryState", tag = "4")]
     pub directory: i32,
-    #[prost(uint64, tag = "7")]
+    #[prost(uint64, tag = "5")]
     pub system_id: u64,
-    /// The postmaster's incarnation: new at every start, known to the guard.
+    #[prost(enumeration = "ServerState", tag = "6")]
+    pub server: i32,
+    /// It runs as a standby.
+    #[prost(bool, tag = "7")]
+    pub standby: bool,
+    /// Numbered by the guard, a number for each start; 0: never started.
     #[prost(uint64, tag = "8")]
     pub incarnation: u64,
-    #[prost(bool, tag = "9")]
-    pub in_recovery: bool,
-    #[prost(uint32, tag = "10")]
-    pub timeline: u32,
-    /// Last record on disk; of a running standby what is flushed, of a stopped one what its WAL was read to hold.
-    #[prost(message, optional, tag = "11")]
-    pub log_end: ::core::option::Option<LogEnd>,
-    #[prost(uint64, tag = "12")]
-    pub receive_lsn: u64,
-    #[prost(uint64, tag = "13")]
-    pub replay_lsn: u64,
-    #[prost(uint64, tag = "14")]
-    pub flush_lsn: u64,
-    /// Of a primary: end of its recovery, to be flushed by voters before a rule is left; LSN after the last change of rule.
-    #[prost(uint64, tag = "15")]
-    pub recovery_end_lsn: u64,
-    #[prost(uint64, tag = "16")]
-    pub rule_changed_lsn: u64,
-    /// Epoch up to which it refuses every primary, durably, with its receiver gone. 0: never sealed.
-    #[prost(uint64, tag = "17")]
-    pub sealed_epoch: u64,
-    /// How long ago it last heard the primary of `hears_epoch` on the replication link; not set: it does not listen.
-    #[prost(uint64, optional, tag = "18")]
-    pub heard_primary_ms: ::core::option::Option<u64>,
-    #[prost(uint64, tag = "19")]
-    pub hears_epoch: u64,
-    #[prost(bool, tag = "20")]
-    pub receiver_running: bool,
-    /// Node and epoch it is told to stream from.
-    #[prost(string, tag = "21")]
-    pub upstream: ::prost::alloc::string::String,
-    #[prost(uint64, tag = "22")]
-    pub upstream_epoch: u64,
-    /// Its process tree is empty, killed and reaped.
-    #[prost(message, optional, tag = "23")]
-    pub stopped: ::core::option::Option<ProofOfStop>,
-    #[prost(bool, tag = "24")]
-    pub postmaster_dead: bool,
-    #[prost(bool, tag = "25")]
-    pub commit_probe_failed: bool,
-    /// How long the last successful write probe took, and how long ago it was.
-    #[prost(uint64, optional, tag = "26")]
-    pub probe_ms: ::core::option::Option<u64>,
-    #[prost(uint64, optional, tag = "27")]
-    pub probe_age_ms: ::core::option::Option<u64>,
-    /// Of a primary: its walsenders.
-    #[prost(message, repeated, tag = "28")]
-    pub walsenders: ::prost::alloc::vec::Vec<Walsender>,
-    /// synchronous_standby_names as a new connection sees it by SHOW, and whether it takes writes.
-    #[prost(string, tag = "29")]
-    pub applied_rule: ::prost::alloc::string::String,
-    #[prost(bool, tag = "30")]
-    pub open: bool,
-    /// Until the guard's deadline; not set: no guard, or no lease.
-    #[prost(int64, optional, tag = "31")]
-    pub lease_left_ms: ::core::option::Option<i64>,
-    /// Grants given to primaries that still run.
-    #[prost(message, repeated, tag = "32")]
-    pub grants: ::prost::alloc::vec::Vec<GrantGiven>,
-    /// Nodes whose grants it holds as primary.
-    #[prost(string, repeated, tag = "33")]
-    pub granted_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(message, repeated, tag = "34")]
-    pub pending_restart: ::prost::alloc::vec::Vec<PendingRestart>,
-    /// Epochs of the promotion markers in its directory, oldest first.
-    #[prost(uint64, repeated, tag = "35")]
-    pub marker_epochs: ::prost::alloc::vec::Vec<u64>,
-    #[prost(uint64, tag = "36")]
-    pub data_bytes: u64,
-    #[prost(uint64, tag = "37")]
-    pub wal_bytes: u64,
-    #[prost(uint64, tag = "38")]
-    pub disk_free_bytes: u64,
-    #[prost(uint32, tag = "39")]
-    pub connections: u32,
-    #[prost(string, tag = "40")]
-    pub version: ::prost::alloc::string::String,
-    #[prost(string, tag = "41")]
-    pub address: ::prost::alloc::string::String,
-    /// What does not work, one line each; no secrets.
-    #[prost(string, repeated, tag = "42")]
-    pub errors: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Timeline history of its directory, as PostgreSQL wrote it: for adoption and for who descends from whom.
-    #[prost(message, repeated, tag = "43")]
+    /// Timelines of its log, oldest first.
+    #[prost(message, repeated, tag = "9")]
     pub history: ::prost::alloc::vec::Vec<Branch>,
-    /// How far a copy or rewind is; total 0: not known.
+    /// Where its log ends, flushed; not set while unknown or not to be counted on.
+    #[prost(message, optional, tag = "10")]
+    pub log: ::core::option::Option<LogEnd>,
+    #[prost(uint64, tag = "11")]
+    pub replayed_lsn: u64,
+    /// It refuses every epoch below this one, and nothing it receives could still be acknowledged there.
+    #[prost(uint64, optional, tag = "12")]
+    pub sealed: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "13")]
+    pub stopped: ::core::option::Option<ProofOfStop>,
+    /// Whom it last heard on the replication link, and how long ago.
+    #[prost(message, optional, tag = "14")]
+    pub heard: ::core::option::Option<Upstream>,
+    #[prost(uint64, tag = "15")]
+    pub heard_ago_ms: u64,
+    /// Whom it streams from.
+    #[prost(message, optional, tag = "16")]
+    pub streams: ::core::option::Option<Upstream>,
+    /// Epoch of its promotion marker.
+    #[prost(uint64, optional, tag = "17")]
+    pub promotion: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "18")]
+    pub unfit: ::core::option::Option<Unfit>,
+    /// As a primary.
+    #[prost(message, optional, tag = "19")]
+    pub primary: ::core::option::Option<PrimaryReport>,
+    #[prost(message, optional, tag = "20")]
+    pub task: ::core::option::Option<TaskReport>,
+    #[prost(message, optional, tag = "21")]
+    pub failed: ::core::option::Option<TaskReport>,
+    /// What it waits for, one line each.
+    #[prost(string, repeated, tag = "22")]
+    pub waits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Highest ReportQuery that this report answers: all in it was measured after the query came.
+    #[prost(uint64, tag = "23")]
+    pub query: u64,
+    /// Until the guard's deadline; not set: no guard is concerned.
+    #[prost(int64, optional, tag = "40")]
+    pub lease_left_ms: ::core::option::Option<i64>,
+    #[prost(message, repeated, tag = "41")]
+    pub pending_restart: ::prost::alloc::vec::Vec<PendingRestart>,
+    #[prost(string, tag = "42")]
+    pub version: ::prost::alloc::string::String,
+    /// host:port for clients.
+    #[prost(string, tag = "43")]
+    pub address: ::prost::alloc::string::String,
     #[prost(uint64, tag = "44")]
-    pub progress_bytes: u64,
+    pub data_bytes: u64,
     #[prost(uint64, tag = "45")]
-    pub progress_total_bytes: u64,
-    /// Replication slots it keeps for others, and what they hold back.
-    #[prost(message, repeated, tag = "46")]
-    pub slots: ::prost::alloc::vec::Vec<SlotReport>,
-    /// Replay is paused, or waits for queries.
-    #[prost(bool, tag = "47")]
-    pub replay_paused: bool,
+    pub wal_bytes: u64,
+    #[prost(uint64, tag = "46")]
+    pub disk_free_bytes: u64,
+    #[prost(uint32, tag = "47")]
+    pub connections: u32,
     /// Time of the last commit it replayed; 0: none since it started.
     #[prost(int64, tag = "48")]
     pub replayed_unix_ms: i64,
-    /// Number of this report among those of this run of the daemon.
-    #[prost(uint64, tag = "49")]
-    pub sequence: u64,
-    /// Revision of the configuration it runs with.
-    #[prost(uint64, tag = "50")]
-    pub config_revision: u64,
-    /// Operations it finished since the stream began, by the id in their order.
-    #[prost(string, repeated, tag = "51")]
-    pub done_orders: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// The archiver fails, or is this far behind.
-    #[prost(string, tag = "52")]
-    pub archiver_error: ::prost::alloc::string::String,
-    /// Settings a standby must not have lower than its primary, as they are in force.
-    #[prost(btree_map = "string, string", tag = "53")]
-    pub floor_parameters: ::prost::alloc::collections::BTreeMap<
-        ::prost::alloc::string::String,
-        ::prost::alloc::string::String,
-    >,
-    /// Highest ReportQuery that this report answers: all in it was measured after the query came.
-    #[prost(uint64, tag = "54")]
-    pub query: u64,
-    /// The node's own word on how it was recovered last: rewound, copied, adopted, initialised; one line.
-    #[prost(string, tag = "55")]
-    pub last_recovery: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "49")]
+    pub slots: ::prost::alloc::vec::Vec<SlotReport>,
+    /// What does not work, one line each; no secrets.
+    #[prost(string, repeated, tag = "50")]
+    pub errors: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Revision of the specification that it runs with.
+    #[prost(uint64, tag = "51")]
+    pub spec_revision: u64,
+    #[prost(message, repeated, tag = "52")]
+    pub grants: ::prost::alloc::vec::Vec<GrantGiven>,
+    /// How it came to its data last: initialised, adopted, rewound, copied; one line.
+    #[prost(string, tag = "53")]
+    pub recovery: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Upstream {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// Epoch in its application_name.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProofOfStop {
     #[prost(uint64, tag = "1")]
     pub incarnation: u64,
-    /// End of its log, where it stopped cleanly.
-    #[prost(message, optional, tag = "2")]
-    pub log_end: ::core::option::Option<LogEnd>,
-    /// A clean stop after which every other instance that replayed it has all there is.
-    #[prost(bool, tag = "3")]
-    pub clean: bool,
-    #[prost(int64, tag = "4")]
-    pub time_unix_ms: i64,
+    /// It ran as a primary when it ended.
+    #[prost(bool, tag = "2")]
+    pub was_primary: bool,
+    /// Where its log ends; not set while it is being read.
+    #[prost(message, optional, tag = "3")]
+    pub log: ::core::option::Option<LogEnd>,
+}
+/// Why a directory cannot follow the primary as it is.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Unfit {
+    /// A rewind is not enough.
+    #[prost(bool, tag = "1")]
+    pub copy: bool,
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PrimaryReport {
+    /// Epoch whose record it follows.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    /// Number of the rule in force as SHOW has it; not set while closed.
+    #[prost(uint64, optional, tag = "2")]
+    pub applied: ::core::option::Option<u64>,
+    /// Where the log was after that rule was seen in force.
+    #[prost(uint64, optional, tag = "3")]
+    pub applied_at_lsn: ::core::option::Option<u64>,
+    /// The rule in force is one it may acknowledge under.
+    #[prost(bool, tag = "4")]
+    pub open: bool,
+    /// Its walsenders of this epoch.
+    #[prost(message, repeated, tag = "5")]
+    pub walsenders: ::prost::alloc::vec::Vec<Walsender>,
+    /// End of its crash recovery.
+    #[prost(uint64, optional, tag = "6")]
+    pub recovered_lsn: ::core::option::Option<u64>,
+    /// The timeline it made.
+    #[prost(message, optional, tag = "7")]
+    pub promoted: ::core::option::Option<Branch>,
+    #[prost(bool, tag = "8")]
+    pub probe_failed: bool,
+    #[prost(string, tag = "9")]
+    pub archiver_stuck: ::prost::alloc::string::String,
+    /// Granters it confirms.
+    #[prost(string, repeated, tag = "10")]
+    pub granters: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Nodes whose grants it holds.
+    #[prost(string, repeated, tag = "11")]
+    pub granted_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How long the last write probe took.
+    #[prost(uint64, optional, tag = "12")]
+    pub probe_ms: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Walsender {
-    /// <node>_e<epoch>.
     #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    /// streaming, catchup, startup, backup or stopping.
-    #[prost(string, tag = "2")]
-    pub state: ::prost::alloc::string::String,
+    pub node: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub streaming: bool,
     #[prost(uint64, tag = "3")]
-    pub sent_lsn: u64,
+    pub flushed_lsn: u64,
     #[prost(uint64, tag = "4")]
-    pub flush_lsn: u64,
-    #[prost(uint64, tag = "5")]
-    pub replay_lsn: u64,
-    #[prost(uint32, tag = "6")]
-    pub sync_priority: u32,
-    #[prost(enumeration = "SyncState", tag = "7")]
+    pub replayed_lsn: u64,
+    #[prost(enumeration = "SyncState", tag = "5")]
     pub sync: i32,
     /// Since its last reply.
-    #[prost(uint64, optional, tag = "8")]
+    #[prost(uint64, optional, tag = "6")]
     pub reply_age_ms: ::core::option::Option<u64>,
-    #[prost(string, tag = "9")]
-    pub address: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaskReport {
+    #[prost(enumeration = "InstanceTask", tag = "1")]
+    pub task: i32,
+    /// Why it failed.
+    #[prost(string, tag = "2")]
+    pub why: ::prost::alloc::string::String,
+    /// How far it is; total 0: not known.
+    #[prost(uint64, tag = "3")]
+    pub done_bytes: u64,
+    #[prost(uint64, tag = "4")]
+    pub total_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GrantGiven {
@@ -953,13 +962,9 @@ impl PrimaryChange {
 pub enum DirectoryState {
     Unspecified = 0,
     Empty = 1,
-    /// a data directory
-    Ready = 2,
-    /// a copy, rewind or initdb was interrupted
+    Present = 2,
+    /// a copy, rewind or initdb was interrupted: it counts for nothing
     Incomplete = 3,
-    /// of another system id; never touched
-    Foreign = 4,
-    Unreadable = 5,
 }
 impl DirectoryState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -970,10 +975,8 @@ impl DirectoryState {
         match self {
             Self::Unspecified => "DIRECTORY_STATE_UNSPECIFIED",
             Self::Empty => "DIRECTORY_STATE_EMPTY",
-            Self::Ready => "DIRECTORY_STATE_READY",
+            Self::Present => "DIRECTORY_STATE_PRESENT",
             Self::Incomplete => "DIRECTORY_STATE_INCOMPLETE",
-            Self::Foreign => "DIRECTORY_STATE_FOREIGN",
-            Self::Unreadable => "DIRECTORY_STATE_UNREADABLE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -981,10 +984,89 @@ impl DirectoryState {
         match value {
             "DIRECTORY_STATE_UNSPECIFIED" => Some(Self::Unspecified),
             "DIRECTORY_STATE_EMPTY" => Some(Self::Empty),
-            "DIRECTORY_STATE_READY" => Some(Self::Ready),
+            "DIRECTORY_STATE_PRESENT" => Some(Self::Present),
             "DIRECTORY_STATE_INCOMPLETE" => Some(Self::Incomplete),
-            "DIRECTORY_STATE_FOREIGN" => Some(Self::Foreign),
-            "DIRECTORY_STATE_UNREADABLE" => Some(Self::Unreadable),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ServerState {
+    Unspecified = 0,
+    /// no process of its tree exists: ended and reaped
+    Stopped = 1,
+    Starting = 2,
+    Running = 3,
+    Stopping = 4,
+    /// the postmaster is gone, processes of its tree are left
+    Orphaned = 5,
+}
+impl ServerState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "SERVER_STATE_UNSPECIFIED",
+            Self::Stopped => "SERVER_STATE_STOPPED",
+            Self::Starting => "SERVER_STATE_STARTING",
+            Self::Running => "SERVER_STATE_RUNNING",
+            Self::Stopping => "SERVER_STATE_STOPPING",
+            Self::Orphaned => "SERVER_STATE_ORPHANED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "SERVER_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "SERVER_STATE_STOPPED" => Some(Self::Stopped),
+            "SERVER_STATE_STARTING" => Some(Self::Starting),
+            "SERVER_STATE_RUNNING" => Some(Self::Running),
+            "SERVER_STATE_STOPPING" => Some(Self::Stopping),
+            "SERVER_STATE_ORPHANED" => Some(Self::Orphaned),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum InstanceTask {
+    Unspecified = 0,
+    Create = 1,
+    Start = 2,
+    Promote = 3,
+    Rewind = 4,
+    Copy = 5,
+    Stop = 6,
+}
+impl InstanceTask {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "INSTANCE_TASK_UNSPECIFIED",
+            Self::Create => "INSTANCE_TASK_CREATE",
+            Self::Start => "INSTANCE_TASK_START",
+            Self::Promote => "INSTANCE_TASK_PROMOTE",
+            Self::Rewind => "INSTANCE_TASK_REWIND",
+            Self::Copy => "INSTANCE_TASK_COPY",
+            Self::Stop => "INSTANCE_TASK_STOP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "INSTANCE_TASK_UNSPECIFIED" => Some(Self::Unspecified),
+            "INSTANCE_TASK_CREATE" => Some(Self::Create),
+            "INSTANCE_TASK_START" => Some(Self::Start),
+            "INSTANCE_TASK_PROMOTE" => Some(Self::Promote),
+            "INSTANCE_TASK_REWIND" => Some(Self::Rewind),
+            "INSTANCE_TASK_COPY" => Some(Self::Copy),
+            "INSTANCE_TASK_STOP" => Some(Self::Stop),
             _ => None,
         }
     }
@@ -1041,7 +1123,7 @@ pub struct Usage {
     #[prost(uint64, tag = "5")]
     pub daemon_rss_bytes: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeStatus {
     #[prost(enumeration = "NodeState", tag = "1")]
     pub state: i32,
@@ -1082,6 +1164,19 @@ pub struct NodeStatus {
     pub registered_address: ::prost::alloc::string::String,
     #[prost(string, tag = "16")]
     pub os: ::prost::alloc::string::String,
+    /// Its instances of database groups, sorted by group.
+    #[prost(message, repeated, tag = "17")]
+    pub databases: ::prost::alloc::vec::Vec<NodeInstance>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeInstance {
+    #[prost(string, tag = "1")]
+    pub group: ::prost::alloc::string::String,
+    /// The group's record has it as primary.
+    #[prost(bool, tag = "2")]
+    pub primary: bool,
+    #[prost(enumeration = "InstanceState", tag = "3")]
+    pub state: i32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Node {
@@ -6657,8 +6752,8 @@ pub struct GrantRequest {
     #[prost(uint64, tag = "4")]
     pub lasts_ms: u64,
     /// Version of the record the primary read last.
-    #[prost(int32, tag = "5")]
-    pub state_version: i32,
+    #[prost(uint64, tag = "5")]
+    pub record_version: u64,
     #[prost(uint64, tag = "6")]
     pub incarnation: u64,
 }
@@ -6736,7 +6831,7 @@ pub struct MasterMessage {
     pub term: u64,
     #[prost(int64, tag = "2")]
     pub server_unix_ms: i64,
-    #[prost(oneof = "master_message::Body", tags = "3, 4, 5, 6, 7")]
+    #[prost(oneof = "master_message::Body", tags = "3, 4, 5, 6, 7, 8")]
     pub body: ::core::option::Option<master_message::Body>,
 }
 /// Nested message and enum types in `MasterMessage`.
@@ -6754,6 +6849,8 @@ pub mod master_message {
         Group(super::GroupHint),
         #[prost(message, tag = "7")]
         Query(super::ReportQuery),
+        #[prost(message, tag = "8")]
+        Checkpoint(super::CheckpointHint),
     }
 }
 /// The record of this group changed: read it. A hint that saves latency; what is done follows from what was read.
@@ -6762,8 +6859,8 @@ pub struct GroupHint {
     #[prost(string, tag = "1")]
     pub group: ::prost::alloc::string::String,
     /// Version of the state znode, and the epoch and phase in it.
-    #[prost(int32, tag = "2")]
-    pub state_version: i32,
+    #[prost(uint64, tag = "2")]
+    pub record_version: u64,
     #[prost(uint64, tag = "3")]
     pub epoch: u64,
     #[prost(enumeration = "GroupPhase", tag = "4")]
@@ -6796,6 +6893,12 @@ pub struct Changes {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {}
+/// Run a CHECKPOINT now, so that the stop that may follow is short.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckpointHint {
+    #[prost(string, tag = "1")]
+    pub group: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod agent_service_client {
     #![allow(

@@ -167,6 +167,7 @@ pub(super) fn cluster() -> ClusterState {
         ],
         observed_unix_ms: T,
         session_timeout_ms: 4000,
+        databases: Vec::new(),
     }
 }
 
