@@ -9,6 +9,7 @@ mod file;
 mod private;
 mod process;
 pub mod service;
+pub mod socket;
 #[cfg(unix)]
 mod unix;
 mod usage;
