@@ -8,6 +8,7 @@ pub mod config;
 pub mod coordination;
 pub mod election;
 pub mod error;
+pub mod guard;
 pub mod logging;
 pub mod master;
 pub mod node;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use controlplane::config::Level;
 use controlplane::error::ApiError;
+use controlplane::guard;
 use controlplane::node::{self, Overrides};
 
 /// The daemon of one node of a cluster: registers it, watches the cluster, takes part in the election of its master.
@@ -60,6 +61,18 @@ enum Command {
     Check,
     /// Print the version
     Version,
+    /// The guard of one database group: started by the daemon, not by people
+    #[command(hide = true)]
+    Guard {
+        /// The group
+        group: String,
+        /// Leave the caller's session, and return when the guard serves
+        #[arg(long)]
+        detach: bool,
+        /// Make no control groups
+        #[arg(long)]
+        no_cgroup: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -80,6 +93,11 @@ fn main() -> ExitCode {
             print(vec![format!("had {}", env!("CARGO_PKG_VERSION"))]);
             Ok(())
         }
+        Some(Command::Guard {
+            group,
+            detach,
+            no_cgroup,
+        }) => guard(&overrides, group, detach, !no_cgroup),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,6 +106,20 @@ fn main() -> ExitCode {
             ExitCode::from(e.code.exit)
         }
     }
+}
+
+fn guard(overrides: &Overrides, group: String, detach: bool, cgroups: bool) -> Result<(), ApiError> {
+    // Where the command line names the directory, the guard does not depend on a file that may be wrong by now.
+    let state_dir = match &overrides.state_dir {
+        Some(dir) => std::path::absolute(dir).unwrap_or_else(|_| dir.clone()),
+        None => node::load(overrides)?.state_dir,
+    };
+    guard::run(&guard::How {
+        state_dir,
+        group,
+        detach,
+        cgroups,
+    })
 }
 
 fn print(lines: Vec<String>) {

@@ -6,6 +6,7 @@
 mod account;
 mod clock;
 mod file;
+pub mod guard;
 mod private;
 mod process;
 pub mod service;
