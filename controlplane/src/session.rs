@@ -54,6 +54,8 @@ const FOLDERS: [&str; 8] = [
 /// Pause between attempts to open a session: doubled up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// How often the same reason for having no session is logged.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// How long the end of a session may take when the daemon stops.
 const GOODBYE: Duration = Duration::from_millis(600);
 
@@ -79,6 +81,7 @@ pub async fn run(
 ) -> Result<(), ApiError> {
     let mut pause = MIN_PAUSE;
     let mut registered_once = false;
+    let mut told: Option<(String, tokio::time::Instant)> = None;
     loop {
         let attempt = async {
             let c = connector.connect().await?;
@@ -99,6 +102,7 @@ pub async fn run(
         match opened {
             Ok((c, held)) => {
                 pause = MIN_PAUSE;
+                told = None;
                 registered_once = true;
                 tracing::info!(node = %shared.me.node, session = ?c.session_id(), "registered");
                 let ended = Box::pin(live(&c, held, &shared, &mut tx, &options, connector.session_timeout())).await;
@@ -115,11 +119,13 @@ pub async fn run(
             }
             Err(e) if is_fatal(&e, registered_once) => return Err(e),
             Err(e) => {
-                tx.session.send_replace(SessionState::Lost(e.to_string()));
-                tracing::warn!(
-                    "no session with ZooKeeper yet: {e}; trying again in {} ms",
-                    pause.as_millis()
-                );
+                let why = e.to_string();
+                tx.session.send_replace(SessionState::Lost(why.clone()));
+                // An outage of hours is told once a minute, not at each attempt.
+                if told.as_ref().is_none_or(|(t, at)| *t != why || at.elapsed() >= TELL_AGAIN) {
+                    tracing::warn!("no session with ZooKeeper yet: {why}; trying until there is one");
+                    told = Some((why, tokio::time::Instant::now()));
+                }
                 tokio::select! {
                     biased;
                     () = tokio::time::sleep(pause) => {}

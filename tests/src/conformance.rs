@@ -302,6 +302,18 @@ async fn lease(f: &dyn Fixture) -> Result<()> {
         last = until;
     }
     ensure!(c.read("/n1").await?.1.version >= 9, "heartbeats are writes");
+    // A confirmed read sees what was acknowledged to others before, and has renewed the lease by a write.
+    let writer = session(f, "lease", "writer").await?;
+    refused!(writer.confirm(), Invalid);
+    writer.create("/value", b"", CreateMode::Persistent).await?;
+    for i in 0..20 {
+        writer.compare_and_set("/value", i.to_string().as_bytes(), i).await?;
+        let (asked, beats) = (clock.boottime(), c.read("/n1").await?.1.version);
+        let (seen, _) = resolve::read_fresh(&*c, "/value").await?;
+        ensure!(seen == i.to_string().as_bytes(), "an old value was read");
+        let until = c.lease().borrow().until.context("it holds")?;
+        ensure!(until >= asked + t * 2 / 3 && c.read("/n1").await?.1.version > beats);
+    }
     // Another's node gives no lease.
     let other = session(f, "lease", "n2").await?;
     other.create("/n2", b"", CreateMode::Ephemeral).await?;

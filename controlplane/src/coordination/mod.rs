@@ -187,6 +187,10 @@ pub trait Coordinator: Send + Sync + 'static {
     /// node is not this session's own, the session is lost as well.
     async fn hold_lease(&self, path: &str) -> Result<()>;
 
+    /// Heartbeats the lease now. Once it is acknowledged, what this session reads is no older than this call: the write
+    /// that a read which enables anything must follow (protocol R2).
+    async fn confirm(&self) -> Result<()>;
+
     /// Ends the session on the server: its ephemerals go at once, if the server can be reached; the lease ends first.
     async fn close(&self);
 

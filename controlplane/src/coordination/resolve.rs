@@ -78,6 +78,15 @@ pub async fn create(
     Err(CoordError::Unknown(path.to_owned()))
 }
 
+/// Reads a node as it is now or later, never older: what a server that lags behind may answer otherwise (protocol R2).
+///
+/// # Errors
+/// What the coordinator reports; nothing may be begun on it.
+pub async fn read_fresh(c: &dyn Coordinator, path: &str) -> Result<(Vec<u8>, Stat)> {
+    c.confirm().await?;
+    c.read(path).await
+}
+
 /// Waits until the session is live again.
 ///
 /// # Errors

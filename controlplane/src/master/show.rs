@@ -74,8 +74,10 @@ impl Master<'_> {
             role: if master { v1::Role::Master } else { v1::Role::Member }.into(),
             reason,
             state_since_unix_ms: concluded.map_or(0, |c| c.since_ms),
-            // A node that this master never heard was last seen when an earlier one gave it up.
+            // A node that this master never heard was last seen when an earlier one gave it up; one that is registered
+            // and online is seen by that until it reports.
             last_seen_unix_ms: match member.map_or(0, |m| m.last_seen_ms) {
+                0 if presence == Presence::Online => self.wall_ms(),
                 0 => concluded
                     .filter(|c| c.presence != Presence::Unseen)
                     .map_or(0, |c| c.since_ms),

@@ -212,6 +212,10 @@ impl Coordinator for Weak {
         Ok(())
     }
 
+    async fn confirm(&self) -> Result<()> {
+        self.inner.confirm().await
+    }
+
     async fn close(&self) {
         self.inner.close().await;
     }

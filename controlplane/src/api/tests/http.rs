@@ -178,6 +178,9 @@ impl crate::coordination::Coordinator for Dummy {
     async fn hold_lease(&self, path: &str) -> crate::coordination::Result<()> {
         none(path)
     }
+    async fn confirm(&self) -> crate::coordination::Result<()> {
+        none("")
+    }
     async fn close(&self) {}
     fn abandon(&self) {}
 }

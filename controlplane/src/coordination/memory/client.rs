@@ -435,6 +435,23 @@ impl Coordinator for MemoryCoordinator {
         }
     }
 
+    async fn confirm(&self) -> Result<()> {
+        let session = &*self.0;
+        let mut held = session.keeper.lock().await;
+        session.cell.gate()?;
+        let Some(keeper) = &mut *held else {
+            return Err(CoordError::Invalid("a confirmation without a lease".to_owned()));
+        };
+        match keeper.beat(session).await {
+            Beat::Acknowledged => Ok(()),
+            Beat::Missed(e) => Err(e),
+            Beat::Over(why) => {
+                session.lose(&why);
+                Err(CoordError::SessionLost(why))
+            }
+        }
+    }
+
     async fn close(&self) {
         let session = &*self.0;
         session.stop.cancel();
