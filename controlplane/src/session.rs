@@ -122,7 +122,10 @@ pub async fn run(
                 let why = e.to_string();
                 tx.session.send_replace(SessionState::Lost(why.clone()));
                 // An outage of hours is told once a minute, not at each attempt.
-                if told.as_ref().is_none_or(|(t, at)| *t != why || at.elapsed() >= TELL_AGAIN) {
+                if told
+                    .as_ref()
+                    .is_none_or(|(t, at)| *t != why || at.elapsed() >= TELL_AGAIN)
+                {
                     tracing::warn!("no session with ZooKeeper yet: {why}; trying until there is one");
                     told = Some((why, tokio::time::Instant::now()));
                 }
