@@ -6,10 +6,14 @@
 //! Everything that leaves the daemon has a time limit, and dropping a future ends the programs that it runs.
 
 pub mod command;
+pub mod conf;
 pub mod control_data;
 pub mod error;
 pub mod history;
 pub mod install;
 pub mod marks;
+pub mod place;
+pub mod tls;
+pub mod wal;
 
 pub use error::{PgError, Result};
