@@ -1,15 +1,24 @@
 //! Rules of durability: how many standbys, when enough of them answered, when a rule may be left (protocol R4 to R7, step 5).
+//!
+//! The one argument behind all of it: a commit acknowledged under a rule is on its primary and on `need` of its voters, so
+//! any |voters| − need + 1 of the voters include one that has it, and so does the primary's own stopped directory.
 
-use super::record::{Nodes, Rule};
+use std::collections::BTreeMap;
+
+use super::Weaken;
+use super::lineage::Lsn;
+use super::local::PrimaryReport;
+use super::record::{GroupState, Nodes, Rule};
 use super::spec::Durability;
 
 /// How many of `voters` must flush a commit: a majority of the voters and the primary, the primary having it anyway.
-/// With `need` of `voters`, writes go on while voters − need are gone, and a failover succeeds while need − 1 are.
+/// Writes go on while voters − need of them are gone, and a failover succeeds while need − 1 are.
 pub fn need(voters: usize, durability: Durability) -> u32 {
+    let half = u32::try_from(voters.div_ceil(2)).unwrap_or(u32::MAX);
     match durability {
         Durability::Async => 0,
-        Durability::Quorum => u32::try_from(voters.div_ceil(2)).unwrap_or(u32::MAX),
-        Durability::QuorumStrict => u32::try_from(voters.div_ceil(2).max(1)).unwrap_or(u32::MAX),
+        Durability::Quorum => half,
+        Durability::QuorumStrict => half.max(1),
     }
 }
 
@@ -23,4 +32,64 @@ pub fn enough(rule: &Rule) -> Option<usize> {
 /// Whether these answers are enough under one rule.
 pub fn answered(rule: &Rule, answers: &Nodes) -> bool {
     enough(rule).is_some_and(|n| rule.voters.intersection(answers).count() >= n)
+}
+
+/// Whether every commit acknowledged under `rule` is in one of these answers: of enough voters, or of each primary that
+/// could acknowledge under it.
+pub fn covered(rule: &Rule, answers: &Nodes) -> bool {
+    answered(rule, answers) || (!rule.primaries.is_empty() && rule.primaries.is_subset(answers))
+}
+
+/// The rules that these answers do not cover. Under `async`, a rule that asks nobody promises nothing and is left out.
+pub fn uncovered<'a>(rules: &'a [Rule], answers: &Nodes, durability: Durability) -> Vec<&'a Rule> {
+    let promises = |r: &&Rule| r.need > 0 || durability != Durability::Async;
+    rules.iter().filter(promises).filter(|r| !covered(r, answers)).collect()
+}
+
+/// Whom a rule still waits for, for people.
+pub fn missing(rule: &Rule, answers: &Nodes) -> String {
+    let list = |nodes: Vec<&String>| nodes.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let primaries = list(rule.primaries.difference(answers).collect());
+    let Some(enough) = enough(rule) else {
+        return format!("the data of {primaries}, which acknowledged commits alone");
+    };
+    let have = rule.voters.intersection(answers).count();
+    let voters = list(rule.voters.difference(answers).collect());
+    let more = enough.saturating_sub(have);
+    if primaries.is_empty() {
+        format!("{more} of {voters}")
+    } else {
+        format!("{more} of {voters}, or the stopped data of {primaries}")
+    }
+}
+
+/// Whether enough voters of a rule have flushed past a position.
+pub fn flushed(rule: &Rule, flushed: &BTreeMap<String, Lsn>, past: Lsn) -> bool {
+    let have = rule
+        .voters
+        .iter()
+        .filter(|v| flushed.get(*v).is_some_and(|l| *l >= past));
+    have.count() >= rule.need as usize
+}
+
+/// Whether a primary that streams to these standbys can acknowledge a commit under a rule.
+pub fn can_acknowledge(rule: &Rule, standbys: &Nodes) -> bool {
+    rule.voters.intersection(standbys).count() >= rule.need as usize
+}
+
+/// Whether the joint may be left for the rule that is being applied (R6): a live primary of this epoch says that this
+/// very rule is in force, and `need` of its voters flushed past a position taken after that.
+pub fn may_leave(record: &GroupState, primary: &PrimaryReport, weaken: &Weaken) -> bool {
+    let Some(rule) = record.rule() else {
+        return false;
+    };
+    if primary.epoch != record.epoch || primary.applied != Some(rule.id) {
+        return false;
+    }
+    weaken.no_flush || primary.applied_at.is_some_and(|at| flushed(rule, &primary.flushed, at))
+}
+
+/// Whether the primary alone may acknowledge under some rule in force.
+pub fn asks_nobody(record: &GroupState) -> bool {
+    record.rules.iter().any(|r| r.need == 0)
 }

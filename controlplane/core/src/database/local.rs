@@ -81,6 +81,9 @@ pub struct Marks {
     pub refused: u64,
     /// It may have been promoted in this epoch (protocol step 7).
     pub promotion: Option<u64>,
+    /// The last rebuild that was carried out, by the `since_ms` of its order. A finished copy also takes the promotion
+    /// marker away.
+    pub rebuilt: i64,
 }
 
 /// A walsender of a primary, as one row of `pg_stat_replication`.
@@ -116,6 +119,19 @@ pub enum Task {
     },
     /// The server is being stopped.
     Stop,
+}
+
+impl std::fmt::Display for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Create => "initdb",
+            Self::Start => "start",
+            Self::Promote => "promotion",
+            Self::Rewind => "pg_rewind",
+            Self::Copy { .. } => "base backup",
+            Self::Stop => "stop",
+        })
+    }
 }
 
 /// What an instance knows of itself. Times are on its own monotonic clock.
@@ -165,6 +181,8 @@ pub struct Local {
     pub recovered: Option<Lsn>,
     /// The timeline this incarnation made by a promotion.
     pub promoted: Option<Branch>,
+    /// Where crash recovery would begin: the last checkpoint's redo position.
+    pub redo: Option<Lsn>,
     /// Commit probes fail since: a full or hung disk.
     pub probe_failing: Option<Duration>,
     /// The archiver is stuck.
@@ -233,8 +251,12 @@ pub struct PrimaryReport {
     pub probe_failed: bool,
     /// The archiver is stuck.
     pub archiver_stuck: Option<String>,
-    /// Granters it confirms: standbys of this epoch that know they give grants.
+    /// Where crash recovery would begin.
+    pub redo: Option<Lsn>,
+    /// The granters of the record it follows: those it needs grants of.
     pub granters: Nodes,
+    /// Standbys that have given it a grant in this epoch when asked to, and so could be granters.
+    pub grantable: Nodes,
 }
 
 /// What an instance tells the master.

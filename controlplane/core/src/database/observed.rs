@@ -118,6 +118,8 @@ pub struct Memory {
     pub held_since: Option<Duration>,
     /// Lag of each standby when the primary was last well, in bytes.
     pub lag: BTreeMap<String, u64>,
+    /// The checkpoint ordered for a switchover: the operation, when, and where the log was.
+    pub checkpoint: Option<(String, Duration, super::lineage::Lsn)>,
     /// Where the primary's log was when it was last well.
     pub last_primary_log: Option<super::lineage::Lsn>,
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::lineage::{Lineage, LogEnd, Lsn};
+use super::lineage::{Lineage, LogEnd};
 
 /// Names of nodes.
 pub type Nodes = BTreeSet<String>;
@@ -63,23 +63,20 @@ pub enum How {
 pub struct Promotion {
     /// How.
     pub how: How,
+    /// Who.
+    pub node: String,
+    /// In which epoch.
+    pub epoch: u64,
     /// The named primary's own history: what the others attach by, before the record's lineage has its new timeline.
     pub lineage: Lineage,
     /// Where its log ended when it was named.
     pub end: LogEnd,
+    /// The rule that was made for it, under which nothing was acknowledged before the record was steady.
+    #[serde(default)]
+    pub rule: Option<u64>,
     /// The incarnation whose stop was proved and that this write orders to start again (protocol R10).
     #[serde(default)]
     pub after_stop: Option<u64>,
-}
-
-/// How far a switchover has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SwitchStep {
-    /// The primary ends its other walsenders and stops.
-    Stopping,
-    /// The primary has stopped; its successor receives the rest.
-    CatchingUp,
 }
 
 /// A switchover, while the phase is `switching`.
@@ -90,16 +87,11 @@ pub struct Switchover {
     pub operation: String,
     /// The successor.
     pub to: String,
-    /// How far it is.
-    pub step: SwitchStep,
     /// When it began.
     pub started_ms: i64,
     /// The incarnation of the primary that is to stop.
     #[serde(default)]
     pub incarnation: u64,
-    /// Where the stopped primary's log ends.
-    #[serde(default)]
-    pub stopped_at: Option<Lsn>,
 }
 
 /// What the record keeps of one instance.
@@ -162,6 +154,9 @@ pub struct FailoverRecord {
     pub to: Option<String>,
     /// The epoch it led to.
     pub epoch: u64,
+    /// The operation that asked for it; empty if nobody did.
+    #[serde(default)]
+    pub operation: String,
     /// When it began.
     pub started_ms: i64,
     /// What began it.
@@ -175,9 +170,25 @@ pub struct FailoverRecord {
     /// Commits that may have been lost, in bytes of log, where an operator or `async` allowed it.
     #[serde(default)]
     pub loss_bytes: Option<u64>,
+    /// Why it was rolled back, if it was.
+    #[serde(default)]
+    pub rolled_back: Option<String>,
     /// The primary is open.
     #[serde(default)]
     pub done: bool,
+}
+
+/// A failover that an operator asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forced {
+    /// The operation.
+    pub operation: String,
+    /// The successor; none: the best.
+    #[serde(default)]
+    pub to: Option<String>,
+    /// Acknowledged commits may be lost.
+    #[serde(default)]
+    pub allow_data_loss: bool,
 }
 
 /// The record.
@@ -226,6 +237,12 @@ pub struct GroupState {
     /// The switchover under way.
     #[serde(default)]
     pub switchover: Option<Switchover>,
+    /// The failover under way was asked for by an operator.
+    #[serde(default)]
+    pub forced: Option<Forced>,
+    /// The former primary is to be replaced even if it answers: it cannot write, or reaches none of its standbys.
+    #[serde(default)]
+    pub replace: bool,
     /// The group's instances: those the spec names and those the master chose.
     #[serde(default)]
     pub instances: BTreeMap<String, InstanceState>,

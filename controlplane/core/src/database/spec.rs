@@ -212,7 +212,10 @@ impl GroupSpec {
         Self {
             durability: Durability::Quorum,
             instances: 0,
-            nodes: nodes.into_iter().map(|n| (n.to_owned(), InstanceSpec::default())).collect(),
+            nodes: nodes
+                .into_iter()
+                .map(|n| (n.to_owned(), InstanceSpec::default()))
+                .collect(),
             port: default_port(),
             version: None,
             directory: None,
@@ -249,6 +252,8 @@ impl GroupSpec {
 
     /// Whether a pause holds at this time.
     pub fn paused(&self, now_ms: i64) -> bool {
-        self.pause.as_ref().is_some_and(|p| p.until_ms.is_none_or(|end| now_ms < end))
+        self.pause
+            .as_ref()
+            .is_some_and(|p| p.until_ms.is_none_or(|end| now_ms < end))
     }
 }
