@@ -1,4 +1,5 @@
-//! Health and metrics over plain HTTP, on a port of their own: for load balancers, supervisors and Prometheus.
+//! Health and metrics over plain HTTP, on a port of their own: for load balancers, supervisors and Prometheus. What is said
+//! of database groups is in `patroni`.
 //!
 //! Nothing here changes anything and nothing here is secret. Peers are anybody: every buffer, time and number is bounded.
 
@@ -12,12 +13,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde_json::{Map, Value};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::metrics::Metrics;
+use super::patroni;
 use crate::coordination::SessionState;
 use crate::security::Security;
 use crate::shared::Shared;
@@ -35,13 +38,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const GRACE: Duration = Duration::from_millis(500);
 
 #[derive(Clone)]
-struct Context {
-    shared: Shared,
+pub(super) struct Context {
+    pub(super) shared: Shared,
     security: Arc<Security>,
     metrics: Arc<Metrics>,
 }
 
-/// Serves `/live`, `/health`, `/ready` and `/metrics` until `stop`.
+/// Serves `/live`, `/health`, `/ready`, `/metrics` and the checks of database groups until `stop`.
 pub async fn serve(
     listener: TcpListener,
     shared: Shared,
@@ -51,9 +54,9 @@ pub async fn serve(
 ) {
     let routes = Router::new()
         .route("/live", get(|| async { "live\n" }))
-        .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(all_metrics))
+        .merge(patroni::routes())
         .with_state(Context {
             shared,
             security,
@@ -106,7 +109,9 @@ pub(crate) fn is_registered(shared: &Shared) -> bool {
     shared.coordinator.borrow().is_some() && *shared.session.borrow() == SessionState::Live
 }
 
-fn status(shared: &Shared, good: bool) -> Response {
+/// What the node says of itself.
+pub(super) fn document(context: &Context, good: bool) -> Map<String, Value> {
+    let shared = &context.shared;
     let session = match &*shared.session.borrow() {
         SessionState::Live => "live",
         SessionState::Suspended => "suspended",
@@ -118,17 +123,22 @@ fn status(shared: &Shared, good: bool) -> Response {
     } else {
         "member"
     };
-    let body = serde_json::json!({
-        "status": if good { "ok" } else { "unavailable" },
-        "node": shared.me.node,
-        "cluster": shared.me.cluster,
-        "registered": is_registered(shared),
-        "session": session,
-        "role": role,
-        "master": master.holder.as_ref().map(|h| &h.node),
-        "term": master.term,
-        "version": env!("CARGO_PKG_VERSION"),
-    });
+    let fields = [
+        ("status", Value::from(if good { "ok" } else { "unavailable" })),
+        ("node", shared.me.node.as_str().into()),
+        ("cluster", shared.me.cluster.as_str().into()),
+        ("registered", is_registered(shared).into()),
+        ("session", session.into()),
+        ("role", role.into()),
+        ("master", master.holder.as_ref().map(|h| h.node.as_str()).into()),
+        ("term", master.term.into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
+    ];
+    fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn status(context: &Context, good: bool) -> Response {
+    let body = Value::Object(document(context, good));
     let code = if good {
         StatusCode::OK
     } else {
@@ -137,13 +147,14 @@ fn status(shared: &Shared, good: bool) -> Response {
     (code, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }
 
-async fn health(State(context): State<Context>) -> Response {
-    status(&context.shared, is_registered(&context.shared))
+/// `/health` of a node without an instance: whether it is registered.
+pub(super) fn node_health(context: &Context) -> Response {
+    status(context, is_registered(&context.shared))
 }
 
 async fn ready(State(context): State<Context>) -> Response {
     let has_master = context.shared.handle.borrow().is_some() || context.shared.master.borrow().holder.is_some();
-    status(&context.shared, has_master && is_registered(&context.shared))
+    status(&context, has_master && is_registered(&context.shared))
 }
 
 async fn all_metrics(State(context): State<Context>) -> Response {

@@ -11,6 +11,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::coordination::SessionState;
 use crate::platform::daemon_rss;
+use crate::proxy;
 use crate::security::Security;
 use crate::shared::Shared;
 
@@ -46,6 +47,8 @@ pub struct Metrics {
     pub(crate) handshake_failures: Counter,
     /// Calls passed on to another node.
     pub(crate) forwarded: Counter,
+    /// What the proxy counts.
+    pub proxy: proxy::Metrics,
 }
 
 impl Metrics {
@@ -103,6 +106,7 @@ impl Metrics {
             "Calls passed on to another node",
             forwarded.clone(),
         );
+        let proxy = proxy::Metrics::registered(&mut registry);
         Self {
             registry,
             is_master,
@@ -115,6 +119,7 @@ impl Metrics {
             denied,
             handshake_failures,
             forwarded,
+            proxy,
         }
     }
 

@@ -17,6 +17,7 @@ mod local;
 mod metrics;
 mod node;
 mod operation;
+mod patroni;
 mod peer;
 mod proxy;
 #[cfg(test)]

@@ -54,7 +54,8 @@ async fn endpoints_say_how_the_node_is() {
     assert!(code == 503 && head.ends_with("\r\n\r\n"), "{head}");
     assert_eq!(ask(&server, "POST /health").await.0, 405);
     assert_eq!(ask(&server, "DELETE /metrics").await.0, 405);
-    assert_eq!(ask(&server, "GET /").await.0, 404);
+    assert_eq!(ask(&server, "GET /").await.0, 503, "the check for a primary");
+    assert_eq!(ask(&server, "GET /other").await.0, 404);
     assert_eq!(ask(&server, "GET /../etc/passwd").await.0, 404);
     server.end().await;
 }

@@ -5,6 +5,7 @@ mod hostile;
 mod http;
 mod links;
 mod passing;
+mod patroni;
 mod raw;
 mod rig;
 
