@@ -19,11 +19,12 @@ use super::super::{Launch, RunAs};
 /// Marks of memory pressure that a postmaster keeps, if the guard has as much, and its children give up.
 const OOM_POSTMASTER: i32 = -900;
 
-/// Starts it, with `lock` and, where there is one, `entrance` (of a control group) handed to the child.
+/// Starts it, with `lock` and, where there is one, `entrance` (of a control group) handed to the child. `dead` was the last
+/// postmaster here.
 ///
 /// # Errors
 /// Whatever failed, in the child too.
-pub(super) fn spawn(launch: &Launch<'_>, lock: &File, entrance: Option<&File>) -> io::Result<u32> {
+pub(super) fn spawn(launch: &Launch<'_>, lock: &File, entrance: Option<&File>, dead: Option<u32>) -> io::Result<u32> {
     let mut command = Command::new(launch.program);
     command
         .args(launch.args)
@@ -31,6 +32,10 @@ pub(super) fn spawn(launch: &Launch<'_>, lock: &File, entrance: Option<&File>) -
         // PostgreSQL's own children are to be killed for memory before anything else of it is.
         .env("PG_OOM_ADJUST_FILE", "/proc/self/oom_score_adj")
         .env("PG_OOM_ADJUST_VALUE", "0")
+        // PostgreSQL takes the number in its `postmaster.pid` for a postmaster that runs, be it another process by now or
+        // a zombie that nobody reaps, and refuses to start; unless it is told that this is its own grandparent. The end
+        // of that one is proved, and PostgreSQL still looks at its other lock, the shared memory.
+        .envs(dead.map(|pid| ("PG_GRANDPARENT_PID", pid.to_string())))
         .envs(launch.env)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -69,6 +74,7 @@ impl InChild {
         }
         // This descriptor is what the whole tree inherits: see `Tree`.
         fcntl(&self.lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        self.lock.write_all(format!("{}\n", std::process::id()).as_bytes())?;
         if let Some(who) = &self.run_as {
             become_user(who)?;
         }

@@ -90,11 +90,12 @@ impl Tree {
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if something an earlier guard started still runs; else what failed. Nothing runs then.
     pub(crate) fn start(&mut self, launch: &Launch<'_>) -> io::Result<u32> {
-        let lock = self.claim()?;
+        let mut lock = self.claim()?;
+        let dead = last_postmaster(&mut lock);
         let name = format!("had-guard-{}-{}", std::process::id(), launch.incarnation);
         let cgroup = self.cgroups.then(|| Cgroup::make(&name)).flatten();
         let started = write_place(&lock, launch.boot, cgroup.as_ref())
-            .and_then(|()| spawn::spawn(launch, &lock, cgroup.as_ref().map(Cgroup::entrance)));
+            .and_then(|()| spawn::spawn(launch, &lock, cgroup.as_ref().map(Cgroup::entrance), dead));
         match started {
             Ok(pid) => {
                 let postmaster = i32::try_from(pid).ok().map(Pid::from_raw);
@@ -295,7 +296,14 @@ fn list(by_search: bool, pid: i32, room: &mut Vec<i32>) {
     }
 }
 
-/// Notes for a later guard in which boot and which control group the tree is.
+/// The process that was the last postmaster, which runs no more: see [`write_place`] and `spawn`.
+fn last_postmaster(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.read_to_string(&mut text).ok()?;
+    text.lines().nth(2)?.parse().ok()
+}
+
+/// Notes for a later guard in which boot and which control group the tree is. The postmaster adds its own number.
 fn write_place(mut lock: &File, boot: &str, cgroup: Option<&Cgroup>) -> io::Result<()> {
     let dir = cgroup.map(|c| c.dir().display().to_string()).unwrap_or_default();
     lock.rewind()?;
