@@ -15,6 +15,8 @@ pub mod names;
 pub mod observed;
 pub mod record;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
