@@ -5,6 +5,7 @@
 //! it makes the next steps. They meet in the record alone; reports and orders between them only save time. Times are on
 //! the caller's own monotonic clock unless they end in `_ms`. docs/protocol.md has the rules by number ("R6").
 
+pub mod check;
 pub mod durability;
 pub mod grants;
 pub mod group;

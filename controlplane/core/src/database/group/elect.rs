@@ -413,6 +413,12 @@ pub(super) fn forced(view: &View<'_>, forced: &Forced) -> Result<Draft, Finished
             ));
         }
     }
+    let present = view.record.primary.as_deref().unwrap_or_default();
+    if !forced.allow_data_loss && view.primary().is_some_and(|(_, p)| p.open) && view.suspicion(present).is_none() {
+        return Err(refuse(
+            Refusal::new("HA0413", format!("{present} is healthy")).next("hactl db switchover"),
+        ));
+    }
     let reach = view.within_reach();
     let open = uncovered(&view.record.rules, &reach, view.spec.durability);
     // The present primary, if it still answers, stops when the record says so, and its data is then counted as well.
@@ -421,8 +427,9 @@ pub(super) fn forced(view: &View<'_>, forced: &Forced) -> Result<Draft, Finished
     let still = uncovered(&view.record.rules, &with_primary, view.spec.durability);
     if let (false, Some(rule), true) = (forced.allow_data_loss, still.first(), !open.is_empty()) {
         return Err(refuse(
-            Refusal::new("HA0413", "a failover now may lose acknowledged commits")
+            Refusal::new("HA0414", "a failover now may lose acknowledged commits")
                 .why(format!("needs {}", missing(rule, &with_primary)))
+                .why(estimate(view))
                 .next("hactl db failover --allow-data-loss"),
         ));
     }
@@ -434,4 +441,13 @@ pub(super) fn forced(view: &View<'_>, forced: &Forced) -> Result<Draft, Finished
             forced: Some(forced.clone()),
         },
     ))
+}
+
+/// How much a failover now may lose, as far as this master can know.
+pub(super) fn estimate(view: &View<'_>) -> String {
+    let lag = view.standbys().filter_map(|n| view.memory.lag.get(n)).min();
+    match lag {
+        Some(bytes) => format!("when the primary was last heard, the nearest standby was {bytes} bytes behind"),
+        None => "this master never heard the primary: it cannot estimate the loss".to_owned(),
+    }
 }

@@ -108,14 +108,11 @@ pub(super) fn rebuild(view: &View<'_>, primary: &PrimaryReport, decision: &mut D
         if let Wanted::Reinit { node } = &request.what
             && (record.primary.as_ref() == Some(node) || !record.instances.contains_key(node))
         {
-            let why = if record.instances.contains_key(node) {
-                "it is the primary"
+            let refusal = if record.instances.contains_key(node) {
+                Refusal::new("HA0410", format!("{node} is the primary")).next("hactl db switchover")
             } else {
-                "it is no instance of the group"
+                Refusal::new("HA0403", format!("{node} has no instance of the group")).next("hactl db status")
             };
-            let refusal = Refusal::new("HA0416", format!("{node} cannot be copied afresh"))
-                .why(why)
-                .next("hactl db status");
             decision.finished.push(Finished {
                 operation: request.operation.clone(),
                 result: Err(refusal),

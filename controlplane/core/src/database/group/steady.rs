@@ -74,7 +74,7 @@ fn ended(view: &View<'_>) -> Vec<Finished> {
     };
     let asked = view.observed.requests.iter().any(|r| r.operation == last.operation);
     let result = match (&last.rolled_back, &last.to) {
-        (Some(why), _) => Err(crate::refusal::Refusal::new("HA0414", "the switchover was rolled back").why(why)),
+        (Some(why), _) => Err(crate::refusal::Refusal::new("HA0415", "the switchover was rolled back").why(why)),
         (None, to) => Ok(format!("{} is primary", to.as_deref().unwrap_or("nobody"))),
     };
     if asked {

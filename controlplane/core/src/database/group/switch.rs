@@ -90,8 +90,11 @@ fn successor(
     }
     if let Some(why) = &primary.archiver_stuck {
         return Err(Refusal::new(
-            "HA0415",
-            format!("{} cannot be stopped quickly: its archiver is stuck", report.node),
+            "HA0412",
+            format!(
+                "no switchover: {} cannot be stopped quickly, for its archiver is stuck",
+                report.node
+            ),
         )
         .why(why)
         .next("mend archive_command, or: hactl db failover"));
@@ -145,7 +148,7 @@ fn successor(
     match best {
         Some(best) => Ok(Some(best.clone())),
         None => {
-            let mut refusal = Refusal::new("HA0412", "no standby can become primary");
+            let mut refusal = Refusal::new("HA0411", "no standby can become primary");
             for n in view.standbys() {
                 refusal = refusal.why(format!(
                     "{n}: {}",

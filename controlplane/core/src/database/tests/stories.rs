@@ -141,7 +141,7 @@ fn an_operator_may_allow_the_loss() {
         },
     );
     w.run(Duration::from_secs(1));
-    assert_eq!(w.finished[0].result.as_ref().unwrap_err().code, "HA0413");
+    assert_eq!(w.finished[0].result.as_ref().unwrap_err().code, "HA0414");
     w.ask(
         "op1",
         Wanted::Failover {
@@ -221,7 +221,7 @@ fn a_switchover_to_a_lost_standby_is_refused_and_one_that_loses_it_is_rolled_bac
     w.until("rolled back", |w| w.open().as_deref() == Some(was.as_str()));
     assert_eq!(w.state.epoch, 1);
     w.run(Duration::from_secs(1));
-    assert_eq!(w.finished[0].result.as_ref().unwrap_err().code, "HA0414");
+    assert_eq!(w.finished[0].result.as_ref().unwrap_err().code, "HA0415");
     w.ask(
         "op2",
         Wanted::Switchover {
@@ -403,7 +403,7 @@ fn reinit_copies_a_standby_afresh() {
     assert_eq!(w.local(&node).incarnation, before + 1, "once is enough");
     w.ask("op2", Wanted::Reinit { node: was });
     w.until("refused", |w| w.finished.len() == 2);
-    assert_eq!(w.finished[1].result.as_ref().unwrap_err().code, "HA0416");
+    assert_eq!(w.finished[1].result.as_ref().unwrap_err().code, "HA0410");
 }
 
 #[test]
