@@ -12,11 +12,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::error::{PgError, Result, blocking};
-use crate::platform::{private_dir, sync_parent, write_atomic};
+use crate::platform::{private_dir, write_atomic};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const FILE: &str = "marks.json";
-/// Work on the directory that was begun, see [`Work`].
+/// Work on the directory, see [`Work`].
 const WORK: &str = "work.json";
 
 /// What is kept.
@@ -37,10 +37,22 @@ pub struct Marks {
     pub timelines: BTreeMap<u32, u64>,
 }
 
-/// Work on a data directory that is under way. What it leaves behind after a crash is told by this.
+/// Work on a data directory: what is under way, and what earlier work left to be kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Work {
+    /// What was begun and has not ended.
+    #[serde(default)]
+    pub step: Option<Step>,
+    /// Former data directories, kept until the present one streams.
+    #[serde(default)]
+    pub kept: Vec<PathBuf>,
+}
+
+/// A step of work on a data directory. What it leaves behind after a crash is told by this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Work {
+pub enum Step {
     /// initdb. The directory holds nothing of value.
     Create,
     /// A base backup into a directory beside the data directory, which is as it was.
@@ -52,13 +64,8 @@ pub enum Work {
     Swap {
         /// The directory beside.
         beside: PathBuf,
-        /// Where the old one is kept.
+        /// Where the old one is to be kept.
         aside: PathBuf,
-    },
-    /// They changed places; the old one is kept until the new one streams.
-    Swapped {
-        /// Where the old ones are kept.
-        aside: Vec<PathBuf>,
     },
     /// pg_rewind on the data directory itself. Until it ended well the directory must not be started.
     Rewind,
@@ -171,26 +178,19 @@ impl MarkStore {
     ///
     /// # Errors
     /// [`PgError::Files`], [`PgError::Unreadable`].
-    pub async fn work(&self) -> Result<Option<Work>> {
+    pub async fn work(&self) -> Result<Work> {
         let path = self.dir.join(WORK);
-        blocking("reading the instance's marks", LIMIT, move || read(&path)).await
+        let read = move || read(&path).map(Option::unwrap_or_default);
+        blocking("reading the instance's marks", LIMIT, read).await
     }
 
-    /// Notes the work on the directory that begins, or that there is none any more.
+    /// Notes the work on the directory.
     ///
     /// # Errors
     /// [`PgError::Files`], [`PgError::TimedOut`].
-    pub(super) async fn set_work(&self, work: Option<Work>) -> Result<()> {
+    pub(super) async fn set_work(&self, work: Work) -> Result<()> {
         let path = self.dir.join(WORK);
-        blocking("writing the instance's marks", LIMIT, move || match work {
-            Some(work) => write(&path, &work),
-            None => match std::fs::remove_file(&path) {
-                Ok(()) => sync_parent(&path).map_err(PgError::files(&path)),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                Err(e) => Err(PgError::files(&path)(e)),
-            },
-        })
-        .await
+        blocking("writing the instance's marks", LIMIT, move || write(&path, &work)).await
     }
 }
 
@@ -226,7 +226,10 @@ mod tests {
         assert_eq!(store.next_incarnation().await.unwrap(), 1);
         assert_eq!(store.next_incarnation().await.unwrap(), 2);
         let beside = dir.path().join("data.copy");
-        let work = Some(Work::Copy { beside });
+        let work = Work {
+            step: Some(Step::Copy { beside }),
+            kept: vec!["/old".into()],
+        };
         store.set_work(work.clone()).await.unwrap();
 
         let again = MarkStore::open(dir.path()).await.unwrap();
@@ -239,9 +242,8 @@ mod tests {
         assert_eq!(again.get(), expected);
         assert_eq!(again.work().await.unwrap(), work);
         again.clear_promotion().await.unwrap();
-        again.set_work(None).await.unwrap();
-        again.set_work(None).await.unwrap();
-        assert_eq!(again.work().await.unwrap(), None);
+        again.set_work(Work::default()).await.unwrap();
+        assert_eq!(again.work().await.unwrap(), Work::default());
         assert_eq!(MarkStore::open(dir.path()).await.unwrap().get().promotion, None);
     }
 

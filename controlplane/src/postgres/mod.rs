@@ -8,11 +8,15 @@
 pub mod command;
 pub mod conf;
 pub mod control_data;
+pub mod copy;
 pub mod error;
 pub mod history;
 pub mod install;
+pub mod instance;
 pub mod marks;
 pub mod place;
+pub mod rewind;
+pub mod start;
 pub mod tls;
 pub mod wal;
 

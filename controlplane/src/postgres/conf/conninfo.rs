@@ -64,13 +64,13 @@ impl Source {
         words.join(" ")
     }
 
-    /// For streaming. `name` carries the epoch (protocol R4). The upstream's own name stands where libpq ignores it, for
-    /// [`Upstream::parse`].
+    /// For streaming. `name` carries the epoch (protocol R4). The upstream's own name stands where libpq keeps it without
+    /// using it (Kerberos is off), for [`Upstream::parse`].
     pub(super) fn replication(&self, tls: &Path, cluster: &str, name: &str) -> String {
         let mut pairs = self.pairs(tls, cluster);
         pairs.push(("user", REPLICATION_ROLE.to_owned()));
         pairs.push(("application_name", name.to_owned()));
-        pairs.push(("fallback_application_name", self.node.clone()));
+        pairs.push(("krbsrvname", self.node.clone()));
         Self::text(pairs)
     }
 
@@ -98,7 +98,7 @@ impl Upstream {
         let (mut node, mut epoch) = (None, None);
         for (key, value) in pairs(conninfo)? {
             match key.as_str() {
-                "fallback_application_name" => node = Some(value),
+                "krbsrvname" => node = Some(value),
                 "application_name" => epoch = parse_application_name(&value).map(|(_, e)| e),
                 _ => {}
             }
@@ -178,7 +178,7 @@ mod tests {
             "host=x",
             "host=x application_name=n1_e3",
             "a='",
-            "application_name=x fallback_application_name=y",
+            "application_name=x krbsrvname=y",
         ] {
             assert_eq!(Upstream::parse(text), None, "{text}");
         }

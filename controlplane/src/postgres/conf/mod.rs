@@ -22,7 +22,7 @@ use super::error::{PgError, Result, blocking};
 use super::install::Release;
 use super::place::Place;
 use super::tls;
-use crate::platform::{Account, sync_parent, write_atomic_for};
+use crate::platform::{Account, let_through, private_dir, sync_parent, write_atomic_for};
 
 const LIMIT: Duration = Duration::from_secs(10);
 /// Longest name PostgreSQL does not cut off, in bytes; one that is cut off would match a standby of another epoch.
@@ -239,6 +239,32 @@ pub async fn write(place: &Place, account: &Account, files: Files) -> Result<boo
             }
         }
         Ok(changed)
+    })
+    .await
+}
+
+/// Where [`write_trial`] puts a configuration that is only looked at.
+pub(super) fn trial_file(trial: &Place) -> std::path::PathBuf {
+    trial.conf().join("postgresql.conf")
+}
+
+/// Writes a configuration to be looked at by PostgreSQL's programs. No server ever runs with it.
+pub(super) async fn write_trial(trial: &Place, account: &Account, files: Files) -> Result<()> {
+    let (trial, account) = (trial.clone(), account.clone());
+    blocking("writing a configuration on trial", LIMIT, move || {
+        let conf = trial.conf();
+        for dir in [&trial.work, &conf] {
+            private_dir(dir).map_err(PgError::files(dir))?;
+            let_through(dir).map_err(PgError::files(dir))?;
+        }
+        for (path, text) in [
+            (conf.join(PARAMETERS), &files.parameters),
+            (conf.join(OWN), &files.own),
+            (trial_file(&trial), &files.main),
+        ] {
+            write_atomic_for(&account, &path, text.as_bytes()).map_err(PgError::files(&path))?;
+        }
+        Ok(())
     })
     .await
 }
