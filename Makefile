@@ -49,10 +49,10 @@ bench: ## The figures of the README, measured on this machine (release build)
 	cargo build --release --locked --workspace --bins
 	cargo run --release --locked -p ha-tests --bin bench
 
-sim: ## The seeded simulation: SEEDS=1-10000, or SEEDS=17 with its whole trace
+sim: ## The seeded simulation: SEEDS=1-10000, or SEEDS=17 with its whole trace; DB=1 for the database protocol
 	@.ci/rust
 	@.ci/need $(BUILD_PACKAGES)
-	cargo run --locked --quiet -p ha-tests --bin sim -- $(SEEDS)
+	cargo run --locked --quiet -p ha-tests --bin sim -- $(if $(DB),db) $(SEEDS)
 
 windows: ## Cross-build had.exe and hactl.exe, and run them under wine
 	@.ci/rust

@@ -5,6 +5,7 @@ pub mod bench;
 #[cfg(unix)]
 pub mod cluster;
 pub mod conformance;
+pub mod dbsim;
 #[cfg(target_os = "linux")]
 pub mod netns;
 pub mod sim;

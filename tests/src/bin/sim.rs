@@ -1,13 +1,18 @@
-//! The seeded simulation by hand: `sim 1-10000` runs many seeds, `sim 17` one with its whole trace.
+//! The seeded simulations by hand: `sim 1-10000` runs many seeds, `sim 17` one with its whole trace; `sim db 17` is the
+//! simulation of the database protocol.
 
 use std::process::ExitCode;
 use std::time::Instant;
 
+use ha_tests::dbsim;
 use ha_tests::sim::{self, Options, Weaken};
 
-const USAGE: &str = "usage: sim SEED | FIRST-LAST [--calm] [--brief] [--weaken RULE] [--shrink]";
+const USAGE: &str = "usage: sim [db] SEED | FIRST-LAST [--calm] [--brief] [--weaken RULE] [--shrink]";
 
 fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("db") {
+        return database();
+    }
     match arguments() {
         Ok((first, last, options, flags)) => go(first, last, &options, &flags),
         Err(e) => {
@@ -83,5 +88,69 @@ fn go(first: u64, last: u64, options: &Options, flags: &Flags) -> ExitCode {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
+    }
+}
+
+/// `sim db`.
+fn database() -> ExitCode {
+    let (mut options, mut seeds, mut shrink) = (dbsim::Options::default(), None, false);
+    let mut arguments = std::env::args().skip(2);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--calm" => options.profile = Some(dbsim::faults::Profile::Quiet),
+            "--brief" => options.brief = true,
+            "--shrink" => shrink = true,
+            "--weaken" => {
+                let name = arguments.next().unwrap_or_default();
+                let Some(switch) = dbsim::weaken::all().into_iter().find(|s| s.name == name) else {
+                    let names: Vec<&str> = dbsim::weaken::all().iter().map(|s| s.name).collect();
+                    eprintln!("rules: {}", names.join(" "));
+                    return ExitCode::from(2);
+                };
+                switch.set(&mut options);
+            }
+            text => {
+                let (first, last) = text.split_once('-').unwrap_or((text, text));
+                seeds = first.parse::<u64>().ok().zip(last.parse::<u64>().ok());
+            }
+        }
+    }
+    let Some((first, last)) = seeds else {
+        eprintln!("which seeds?\n{USAGE}");
+        return ExitCode::from(2);
+    };
+    let begun = Instant::now();
+    if first != last {
+        let totals = dbsim::run_many(first..=last, &options, 20);
+        println!("{} in {:.1} s", totals.summary(), begun.elapsed().as_secs_f64());
+        totals
+            .failed
+            .iter()
+            .for_each(|failed| println!("{}", failed.complaint()));
+        return ExitCode::from(u8::from(!totals.failed.is_empty()));
+    }
+    if shrink {
+        options.without = dbsim::shrink(first, &options);
+    }
+    options.trace = !options.brief;
+    let outcome = dbsim::run(first, &options);
+    print!("{}", outcome.trace);
+    println!(
+        "seed {first} ({}): {:.1} s of simulated time, {} events, {} faults, {} primaries, {} acknowledged commits, well \
+         after {:.1} s",
+        outcome.scene,
+        outcome.time as f64 / 1e6,
+        outcome.events,
+        outcome.faults,
+        outcome.primaries,
+        outcome.acknowledged,
+        outcome.healed as f64 / 1e6,
+    );
+    match outcome.violation {
+        Some(violation) => {
+            println!("VIOLATION: {violation}");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
     }
 }
