@@ -156,6 +156,9 @@ pub enum Command {
     /// The nodes of the cluster.
     #[command(subcommand)]
     Node(commands::node::Command),
+    /// PostgreSQL: groups of a primary and its standbys.
+    #[command(visible_alias = "database")]
+    Db(commands::db::Args),
     /// Who may do what, and their certificates.
     #[command(subcommand)]
     User(commands::user::Command),

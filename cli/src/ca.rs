@@ -326,7 +326,9 @@ impl ClusterAuthority {
 
     fn node_params(&self, name: &str, validity: Validity) -> Result<CertificateParams, CliError> {
         let text = |s: String| s.try_into().map_err(|e| failed("name the certificate", e));
-        let mut params = leaf_params(name, validity);
+        // PostgreSQL 13 knows a certificate by its common name alone, and no user's name has a colon: whatever a user is
+        // called, its certificate never passes for a node's.
+        let mut params = leaf_params(&format!("node:{name}"), validity);
         params.subject_alt_names = vec![
             SanType::URI(text(format!("ha://{}/node/{name}", self.cluster_id))?),
             SanType::DnsName(text(format!("had.{}", self.cluster))?),

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use clap_complete::engine::{ArgValueCandidates, ArgValueCompleter, CompletionCandidate};
-use ha_proto::v1::{ListNodesRequest, ListOperationsRequest, ListUsersRequest};
+use ha_proto::v1::{ListGroupsRequest, ListNodesRequest, ListOperationsRequest, ListUsersRequest};
 
 use crate::client::Client;
 use crate::context::{Context, Store};
@@ -36,6 +36,27 @@ pub(crate) fn operations() -> ArgValueCandidates {
     ArgValueCandidates::new(|| candidates(names(Kind::Operation)))
 }
 
+/// Names of database groups.
+pub(crate) fn groups() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates(names(Kind::Group)))
+}
+
+/// What a node can be in a group.
+pub(crate) fn instance_roles() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| candidates(["primary", "sync", "async", "none"].map(str::to_owned).to_vec()))
+}
+
+/// Settings of a group that have a name of their own.
+pub(crate) fn settings() -> ArgValueCandidates {
+    ArgValueCandidates::new(|| {
+        let group = crate::commands::explain::KINDS.iter().find(|k| k.name == "group");
+        let fields = group.map_or(&[][..], |k| k.fields).iter();
+        let spec = fields.filter_map(|f| f.path.strip_prefix("spec."));
+        let single = spec.filter(|path| !path.contains('[') && *path != "parameters");
+        candidates(single.map(|path| format!("{path}=")).collect())
+    })
+}
+
 /// What `wait` waits for: KIND/NAME.
 pub(crate) fn targets() -> ArgValueCompleter {
     ArgValueCompleter::new(|current: &OsStr| {
@@ -45,7 +66,11 @@ pub(crate) fn targets() -> ArgValueCompleter {
             Some(("node", _)) => full("node", names(Kind::Node)),
             Some(("op", _)) => full("op", names(Kind::Operation)),
             Some(("master", _)) => full("master", names(Kind::Node)),
-            _ => ["node/", "op/", "cluster", "master"].map(str::to_owned).to_vec(),
+            Some(("db", rest)) => match rest.split_once('/') {
+                Some((group, _)) => full(&format!("db/{group}"), names(Kind::Node)),
+                None => full("db", names(Kind::Group)),
+            },
+            _ => ["node/", "op/", "db/", "cluster", "master"].map(str::to_owned).to_vec(),
         };
         candidates(all.into_iter().filter(|name| name.starts_with(current)).collect())
     })
@@ -65,6 +90,7 @@ enum Kind {
     Node,
     User,
     Operation,
+    Group,
 }
 
 fn names(kind: Kind) -> Vec<String> {
@@ -81,6 +107,7 @@ fn names(kind: Kind) -> Vec<String> {
             Kind::Node => cache.nodes,
             Kind::User => cache.users,
             Kind::Operation => cache.operations,
+            Kind::Group => cache.groups,
         };
     };
     context.update_cache(|cache| {
@@ -88,6 +115,7 @@ fn names(kind: Kind) -> Vec<String> {
             Kind::Node => &mut cache.nodes,
             Kind::User => &mut cache.users,
             Kind::Operation => &mut cache.operations,
+            Kind::Group => &mut cache.groups,
         };
         slot.clone_from(&names);
     });
@@ -134,6 +162,10 @@ fn ask(context: &Context, kind: Kind) -> Option<Vec<String>> {
                 Kind::Operation => {
                     let answer = client.list_operations(ListOperationsRequest::default()).await.ok()?;
                     answer.operations.into_iter().map(|o| o.id).collect()
+                }
+                Kind::Group => {
+                    let answer = client.list_groups(ListGroupsRequest {}).await.ok()?;
+                    answer.groups.into_iter().map(|g| g.name).collect()
                 }
             };
             Some(names.into_iter().collect())

@@ -45,6 +45,8 @@ pub struct Cache {
     pub users: Vec<String>,
     /// Ids, for completion without the server.
     pub operations: Vec<String>,
+    /// Names, for completion without the server.
+    pub groups: Vec<String>,
 }
 
 #[derive(Default, Serialize, Deserialize)]

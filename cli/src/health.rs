@@ -1,6 +1,6 @@
 //! What a cluster's state amounts to. Pure; `cluster status --check`, `wait cluster` and the playground agree by it.
 
-use ha_proto::v1::{ClusterState, NodeState, Severity};
+use ha_proto::v1::{ClusterState, GroupHealth, NodeState, Severity};
 
 /// How a cluster is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +72,22 @@ pub fn assess(state: &ClusterState) -> Health {
     if serving == 0 {
         found.push((Verdict::Unhealthy, "no node is online".into()));
     }
+    for group in &state.databases {
+        let why = group.problems.first().map(|p| format!(": {p}")).unwrap_or_default();
+        match group.health() {
+            GroupHealth::Healthy => {}
+            GroupHealth::NoPrimary => found.push((
+                Verdict::Unhealthy,
+                format!("database group {} has no primary{why}", group.name),
+            )),
+            GroupHealth::Degraded | GroupHealth::Unspecified => {
+                found.push((
+                    Verdict::Degraded,
+                    format!("database group {} is degraded{why}", group.name),
+                ));
+            }
+        }
+    }
     for alert in &state.alerts {
         match alert.severity() {
             Severity::Error => found.push((Verdict::Unhealthy, alert.text.clone())),
@@ -107,7 +123,7 @@ impl Health {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ha_proto::v1::{Alert, Master, Node, NodeStatus, ZooKeeperServer};
+    use ha_proto::v1::{Alert, Group, Master, Node, NodeStatus, ZooKeeperServer};
 
     fn state(states: &[NodeState]) -> ClusterState {
         let node = |(i, s): (usize, &NodeState)| Node {
@@ -160,5 +176,18 @@ mod tests {
         }];
         assert_eq!(verdict(&alert), Verdict::Unhealthy);
         assert!(assess(&alert).untold(&alert).is_empty());
+        let mut group = state(&[S::Online]);
+        for (health, expected) in [
+            (GroupHealth::Healthy, Verdict::Healthy),
+            (GroupHealth::Degraded, Verdict::Degraded),
+            (GroupHealth::NoPrimary, Verdict::Unhealthy),
+        ] {
+            group.databases = vec![Group {
+                name: "main".into(),
+                health: health as i32,
+                ..Group::default()
+            }];
+            assert_eq!(verdict(&group), expected);
+        }
     }
 }

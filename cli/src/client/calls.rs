@@ -9,6 +9,7 @@ use super::{Client, MESSAGE_LIMIT};
 use crate::error::CliError;
 
 use cluster_service_client::ClusterServiceClient;
+use database_service_client::DatabaseServiceClient;
 use event_service_client::EventServiceClient;
 use local_service_client::LocalServiceClient;
 use node_service_client::NodeServiceClient;
@@ -90,6 +91,16 @@ reads! {
     list_operations(OperationServiceClient, ListOperationsRequest) -> ListOperationsResponse;
     /// One operation.
     get_operation(OperationServiceClient, GetOperationRequest) -> Operation;
+    /// All database groups.
+    list_groups(DatabaseServiceClient, ListGroupsRequest) -> ListGroupsResponse;
+    /// One database group.
+    get_group(DatabaseServiceClient, GetGroupRequest) -> Group;
+    /// What is wanted of a group, and what is in force.
+    get_config(DatabaseServiceClient, GetConfigRequest) -> GroupConfig;
+    /// A group's changes of primary.
+    history(DatabaseServiceClient, HistoryRequest) -> HistoryResponse;
+    /// Why a group is as it is.
+    explain(DatabaseServiceClient, ExplainRequest) -> Explanation;
     /// Who answers, and as whom the caller is known there.
     get_info(LocalServiceClient, GetInfoRequest) -> Info;
 }
@@ -118,6 +129,24 @@ changes! {
     record_user(UserServiceClient, RecordUserRequest) -> ChangeResult;
     /// Revokes all certificates of a user or node.
     revoke_user(UserServiceClient, RevokeUserRequest) -> ChangeResult;
+    /// Makes a database group; an operation.
+    create_group(DatabaseServiceClient, CreateGroupRequest) -> ChangeResult;
+    /// Removes a database group; an operation.
+    remove_group(DatabaseServiceClient, RemoveGroupRequest) -> ChangeResult;
+    /// Assigns a node its place in a group; an operation.
+    assign_instance(DatabaseServiceClient, AssignInstanceRequest) -> ChangeResult;
+    /// Makes another instance primary, in order; an operation.
+    switchover(DatabaseServiceClient, SwitchoverRequest) -> ChangeResult;
+    /// Gives the primary up; an operation.
+    failover(DatabaseServiceClient, FailoverRequest) -> FailoverResult;
+    /// Copies an instance afresh; an operation.
+    reinit(DatabaseServiceClient, ReinitRequest) -> ChangeResult;
+    /// Restarts instances; an operation.
+    restart(DatabaseServiceClient, RestartRequest) -> ChangeResult;
+    /// Pauses a group, or resumes it.
+    pause(DatabaseServiceClient, PauseRequest) -> ChangeResult;
+    /// Changes what is wanted of a group.
+    set_config(DatabaseServiceClient, SetConfigRequest) -> ChangeResult;
     /// Ends an operation.
     cancel_operation(OperationServiceClient, CancelOperationRequest) -> ChangeResult;
     /// A certificate request of a node for a new key.

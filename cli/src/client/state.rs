@@ -50,6 +50,15 @@ impl Mirror {
             }
         }
         state.nodes.retain(|node| !delta.removed_nodes.contains(&node.name));
+        for group in delta.databases {
+            match state.databases.binary_search_by(|g| g.name.cmp(&group.name)) {
+                Ok(at) => state.databases[at] = group,
+                Err(at) => state.databases.insert(at, group),
+            }
+        }
+        state
+            .databases
+            .retain(|group| !delta.removed_databases.contains(&group.name));
         state.recent_changes.extend(delta.changes);
         let surplus = state.recent_changes.len().saturating_sub(CHANGES);
         state.recent_changes.drain(..surplus);
@@ -112,6 +121,34 @@ mod tests {
         let names: Vec<_> = mirror.state.nodes.iter().map(|n| n.name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
         assert_eq!(mirror.state.revision, 9);
+    }
+
+    #[test]
+    fn deltas_keep_the_groups_sorted() {
+        let group = |name: &str, revision: u64| ha_proto::v1::Group {
+            name: name.into(),
+            revision,
+            ..Default::default()
+        };
+        let mut mirror = Mirror::default();
+        let state = ClusterState {
+            databases: vec![group("a", 1), group("c", 1)],
+            ..ClusterState::default()
+        };
+        assert!(mirror.apply(frame(1, 4, Body::Snapshot(state))));
+        let delta = Delta {
+            databases: vec![group("b", 2), group("a", 3)],
+            removed_databases: vec!["c".into()],
+            ..Delta::default()
+        };
+        assert!(mirror.apply(frame(1, 5, Body::Delta(delta))));
+        let groups: Vec<_> = mirror
+            .state
+            .databases
+            .iter()
+            .map(|g| (g.name.as_str(), g.revision))
+            .collect();
+        assert_eq!(groups, [("a", 3), ("b", 2)]);
     }
 
     #[test]

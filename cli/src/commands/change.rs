@@ -179,6 +179,7 @@ pub fn tell(
             }
             match ended {
                 Some(op) if failure(&op).is_some() => {}
+                Some(op) if !op.result.is_empty() => line(&operation::end_line(&op)),
                 Some(op) => line(&format!("{}: {}", told.done, operation::end_line(&op))),
                 None if !result.changed => line("unchanged"),
                 None if !result.operation_id.is_empty() => line(&format!("operation {}", result.operation_id)),

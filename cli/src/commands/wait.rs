@@ -1,5 +1,7 @@
 //! `hactl wait KIND/NAME --for COND`: ends when it is so. Looks at the Watch stream, or at the operation's own.
 
+mod database;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -26,12 +28,15 @@ use crate::output::document::{Document, Meta};
     node/NAME    pending online suspect offline cordoned draining removed, up (its daemon is there), master, member\n  \
     cluster      healthy degraded unhealthy, master (there is one), maintenance, no-maintenance\n  \
     master       elected; master/NAME: elected, lost\n  \
-    op/ID        pending running succeeded failed cancelled, finished\n\n\
+    op/ID        pending running succeeded failed cancelled, finished\n  \
+    db/GROUP     healthy degraded no-primary, primary (there is one), steady, paused, whole (all its instances stream)\n  \
+    db/GROUP/NODE  primary, standby, streaming, running, … (what db status says of it), eligible\n\n\
     Examples:\n  hactl wait node/n2 --for online --timeout 2m\n  hactl wait cluster --for healthy\n  \
+    hactl wait db/main --for healthy\n  hactl wait db/main/n3 --for primary\n  \
     hactl wait op/0199f3 --for succeeded --fail-on failed,cancelled"
 )]
 pub struct Args {
-    /// What to wait for: node/NAME, cluster, master, master/NAME, op/ID.
+    /// What to wait for: node/NAME, cluster, master, master/NAME, op/ID, db/GROUP, db/GROUP/NODE.
     #[arg(value_name = "KIND/NAME", add = complete::targets())]
     pub target: String,
     /// End well when one of these is so.
@@ -65,6 +70,8 @@ enum Target {
     Master,
     MasterNode(String),
     Operation(String),
+    Group(String),
+    Instance(String, String),
 }
 
 impl Target {
@@ -78,15 +85,25 @@ impl Target {
             ("master", None) => Self::Master,
             ("master", Some(name)) => Self::MasterNode(name.to_owned()),
             ("op" | "operation", Some(id)) if !id.is_empty() => Self::Operation(id.to_owned()),
+            ("db" | "database", Some(name)) => match name.split_once('/') {
+                Some((group, node)) => Self::Instance(group.to_owned(), node.to_owned()),
+                None => Self::Group(name.to_owned()),
+            },
             _ => {
                 return Err(
                     CliError::new(codes::BAD_VALUE, format!("`{text}` cannot be waited for"))
-                        .why("write node/NAME, cluster, master, master/NAME or op/ID"),
+                        .why("write node/NAME, cluster, master, master/NAME, op/ID, db/GROUP or db/GROUP/NODE"),
                 );
             }
         };
         if let Self::Node(name) | Self::MasterNode(name) = &target {
             names::check_name("node", name)?;
+        }
+        if let Self::Group(name) | Self::Instance(name, _) = &target {
+            names::check_name("database group", name)?;
+        }
+        if let Self::Instance(_, node) = &target {
+            names::check_name("node", node)?;
         }
         Ok(target)
     }
@@ -98,6 +115,8 @@ impl Target {
             Self::Master => MASTER,
             Self::MasterNode(_) => MASTER_NODE,
             Self::Operation(_) => OPERATION,
+            Self::Group(_) => database::GROUP,
+            Self::Instance(..) => database::INSTANCE,
         }
     }
 
@@ -162,6 +181,15 @@ impl Target {
                 } else {
                     format!("{master} is master")
                 }
+            }
+            Self::Group(name) => {
+                let group = state.databases.iter().find(|g| g.name == *name)?;
+                database::group_now(group, state.observed_unix_ms, &mut holds)
+            }
+            Self::Instance(name, node) => {
+                let group = state.databases.iter().find(|g| g.name == *name)?;
+                let instance = group.instances.iter().find(|i| i.node == *node)?;
+                database::instance_now(instance, state.observed_unix_ms, &mut holds)
             }
             Self::Operation(_) => return None,
         };
@@ -272,7 +300,19 @@ impl Wait<'_> {
             return Ok(true);
         }
         let (Target::Node(name) | Target::MasterNode(name)) = target else {
-            return Ok(false);
+            return match target {
+                Target::Group(name) => Err(CliError::new(
+                    codes::GROUP_UNKNOWN,
+                    format!("there is no database group {name}"),
+                )
+                .next("hactl db list", "")),
+                Target::Instance(group, node) => Err(CliError::new(
+                    codes::INSTANCE_UNKNOWN,
+                    format!("there is no instance of {group} on {node}"),
+                )
+                .next(format!("hactl db status --group {group}"), "")),
+                _ => Ok(false),
+            };
         };
         Err(CliError::new(codes::NODE_UNKNOWN, format!("there is no node {name}")).next("hactl node list", ""))
     }

@@ -242,6 +242,15 @@ impl Out {
         table
     }
 
+    /// The text of a table of these items, filtered and sorted as the flags say.
+    ///
+    /// # Errors
+    /// `HA0009` for a selector or sort field that does not fit.
+    pub fn table_of<V: View>(&self, items: Vec<V>, now: i64) -> Result<String, CliError> {
+        let items = self.arrange(items, now)?;
+        Ok(self.table(&items, now).render(self.headers, self.colour))
+    }
+
     fn names<V: View>(&self, items: &[V]) -> Result<(), CliError> {
         let text = items
             .iter()

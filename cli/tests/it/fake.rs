@@ -1,6 +1,8 @@
 //! Nodes that answer as they are told to, behind real mutual TLS with certificates of a real authority.
 
-use std::collections::VecDeque;
+mod database;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -38,6 +40,15 @@ pub(crate) struct Script {
     pub(crate) changes: Vec<Change>,
     pub(crate) operations: Vec<Operation>,
     pub(crate) checks: Vec<DoctorCheck>,
+    pub(crate) history: Vec<HistoryEntry>,
+    pub(crate) config: GroupConfig,
+    pub(crate) explanation: Explanation,
+    /// Answers with this refusal whenever the method is called.
+    pub(crate) refuse: BTreeMap<&'static str, ErrorDetail>,
+    /// As `refuse`, the next time only.
+    pub(crate) refuse_once: BTreeMap<&'static str, Code>,
+    /// What a failover would lose.
+    pub(crate) loss: Option<LossEstimate>,
     /// The frames of the next Watch streams, in order; each stream ends after its own.
     pub(crate) streams: VecDeque<Vec<WatchFrame>>,
     /// The states of the next WatchOperation streams, in order.
@@ -75,6 +86,9 @@ impl Cluster {
             changes: samples::changes(),
             operations: samples::operations(),
             checks: samples::checks(),
+            history: samples::database::history(),
+            config: samples::database::config(),
+            explanation: samples::database::explanation(),
             ..Script::default()
         };
         Self(Arc::new(Mutex::new(script)))
@@ -124,6 +138,7 @@ impl Cluster {
                 .unwrap()
                 .add_service(cluster_service_server::ClusterServiceServer::new(service.clone()))
                 .add_service(node_service_server::NodeServiceServer::new(service.clone()))
+                .add_service(database_service_server::DatabaseServiceServer::new(service.clone()))
                 .add_service(user_service_server::UserServiceServer::new(service.clone()))
                 .add_service(event_service_server::EventServiceServer::new(service.clone()))
                 .add_service(operation_service_server::OperationServiceServer::new(service.clone()))
@@ -198,7 +213,9 @@ impl Service {
         };
         let fault = self.cluster.script(|s| {
             s.calls.push(call);
-            s.faults.pop_front()
+            let refused = s.refuse.get(method).cloned().map(|d| Fault::Detail(Box::new(d)));
+            let once = s.refuse_once.remove(method).map(Fault::Code);
+            refused.or(once).or_else(|| s.faults.pop_front())
         });
         match fault {
             None => Ok(()),

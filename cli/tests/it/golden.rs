@@ -109,6 +109,14 @@ const READS: &[(&str, &str)] = &[
     ("event_list", "event list"),
     ("op_list", "op list"),
     ("op_show", "op show 0199f3"),
+    ("db_list", "db list"),
+    ("db_status", "db status"),
+    ("db_history", "db history"),
+    ("db_explain", "db explain"),
+    ("db_config", "db config get"),
+    ("db_settings", "db config get limits work_mem"),
+    ("db_dsn", "db dsn"),
+    ("db_diff", "db config diff"),
 ];
 
 #[test]
@@ -221,6 +229,7 @@ fn explain_knows_every_field() {
     let master = state.master.clone().unwrap();
     let json = |value: serde_json::Result<serde_json::Value>| value.unwrap();
     let whole = json(serde_json::to_value(cluster::ClusterView::new(&state, &health)));
+    let group = whole["status"]["databases"][0].clone();
     let documents = [
         ("cluster", whole.clone()),
         (
@@ -243,6 +252,9 @@ fn explain_knows_every_field() {
             ))),
         ),
         ("alert", whole["status"]["alerts"][0].clone()),
+        ("group", group.clone()),
+        ("instance", group["status"]["instances"][1].clone()),
+        ("history", group["status"]["lastChange"].clone()),
     ];
     assert_eq!(documents.len(), KINDS.len());
     for (name, document) in documents {

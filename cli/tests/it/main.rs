@@ -6,6 +6,8 @@
 mod access;
 mod changes;
 mod client;
+mod db;
+mod db_config;
 mod fake;
 mod follow;
 mod generated;

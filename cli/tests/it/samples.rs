@@ -1,5 +1,7 @@
 //! A cluster to show: every kind, in every state that looks different.
 
+pub(crate) mod database;
+
 use ha_proto::v1::*;
 
 /// The moment at which everything is looked at: 2025-11-22T15:40:00Z.
@@ -58,6 +60,21 @@ pub(crate) fn nodes() -> Vec<Node> {
     let mut n2 = node("n2", NodeState::Online, "10.0.0.12:7400");
     let mut n3 = node("n3", NodeState::Offline, "10.0.0.13:7400");
     let mut n4 = node("n4", NodeState::Cordoned, "10.0.0.14:7400");
+    let instance = |primary: bool, state: InstanceState| NodeInstance {
+        group: "main".into(),
+        primary,
+        state: state.into(),
+    };
+    let mut n1 = n1;
+    for (node, primary, state) in [
+        (&mut n1, true, InstanceState::Running),
+        (&mut n2, false, InstanceState::CatchingUp),
+        (&mut n4, false, InstanceState::Streaming),
+    ] {
+        if let Some(status) = &mut node.status {
+            status.databases = vec![instance(primary, state)];
+        }
+    }
     let mut n5 = node("n5", NodeState::Pending, "10.0.0.15:7400");
     if let Some(status) = &mut n2.status {
         status.role = Role::Master as i32;
@@ -140,6 +157,7 @@ pub(crate) fn troubled() -> ClusterState {
         }),
         observed_unix_ms: NOW,
         session_timeout_ms: 4_000,
+        databases: vec![database::troubled()],
         ..ClusterState::default()
     }
 }
@@ -150,6 +168,7 @@ pub(crate) fn healthy() -> ClusterState {
     state.nodes.truncate(2);
     state.alerts.clear();
     state.maintenance = None;
+    state.databases = vec![database::healthy()];
     for server in &mut state.zookeeper {
         server.reachable = true;
         server.error.clear();

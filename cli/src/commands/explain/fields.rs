@@ -1,5 +1,7 @@
 //! Every kind and every field of its documents. A test holds this against what is really written.
 
+use super::database;
+
 /// A kind of thing.
 #[derive(Debug)]
 pub struct Kind {
@@ -24,7 +26,7 @@ pub struct Field {
     pub text: &'static str,
 }
 
-const fn f(path: &'static str, kind: &'static str, text: &'static str) -> Field {
+pub(super) const fn f(path: &'static str, kind: &'static str, text: &'static str) -> Field {
     Field { path, kind, text }
 }
 
@@ -72,6 +74,24 @@ pub const KINDS: &[Kind] = &[
         text: "something that an administrator should know until it is over",
         fields: ALERT,
     },
+    Kind {
+        name: "group",
+        other_names: &["db", "database", "groups"],
+        text: "a database group: PostgreSQL with one primary and its standbys",
+        fields: database::GROUP,
+    },
+    Kind {
+        name: "instance",
+        other_names: &["instances"],
+        text: "one PostgreSQL server of a group",
+        fields: database::INSTANCE,
+    },
+    Kind {
+        name: "history",
+        other_names: &["failover", "switchover"],
+        text: "one change of a group's primary: hactl db history",
+        fields: database::HISTORY,
+    },
 ];
 
 const CLUSTER: &[Field] = &[
@@ -118,6 +138,11 @@ const CLUSTER: &[Field] = &[
         "status.nodes[]",
         "node",
         "the nodes, sorted by name: hactl explain node",
+    ),
+    f(
+        "status.databases[]",
+        "group",
+        "the database groups, sorted by name: hactl explain group",
     ),
     f(
         "status.alerts[]",
@@ -212,6 +237,21 @@ const NODE: &[Field] = &[
     f("status.httpAddress", "host:port", "health and metrics"),
     f("status.version", "text", "version of its daemon"),
     f("status.os", "text", "its operating system"),
+    f(
+        "status.databases[].group",
+        "name",
+        "a database group that it has an instance of",
+    ),
+    f(
+        "status.databases[].role",
+        "enum",
+        "primary or standby, by the group's record",
+    ),
+    f(
+        "status.databases[].state",
+        "enum",
+        "what the instance does: hactl explain instance.state",
+    ),
     f("status.bootId", "uuid", "made at each start of its daemon"),
     f("status.startedAt", "time", "when its daemon started"),
     f(
@@ -305,6 +345,11 @@ const OPERATION: &[Field] = &[
     f("status.steps[].text", "text", "what was done"),
     f("status.errorCode", "code", "why it failed: hactl explain CODE"),
     f("status.error", "text", "why it failed"),
+    f(
+        "status.result",
+        "text",
+        "what came of it, where there is more to say than that it succeeded",
+    ),
 ];
 
 const ALERT: &[Field] = &[

@@ -1,5 +1,6 @@
 //! `hactl explain KIND[.FIELD] | CODE`: what is shown and what went wrong, in words. Works offline.
 
+mod database;
 mod fields;
 
 use ha_proto::codes::{self, Code};

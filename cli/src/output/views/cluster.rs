@@ -1,8 +1,9 @@
 //! The cluster as a whole: its state, its alerts, and what the doctor finds.
 
-use ha_proto::v1::{Alert, ClusterState, DoctorCheck, Maintenance, Master, Severity, ZooKeeperServer};
+use ha_proto::v1::{Alert, ClusterState, DoctorCheck, GroupHealth, Maintenance, Master, Severity, ZooKeeperServer};
 use serde::Serialize;
 
+use super::database::{GroupView, group};
 use super::node::NodeView;
 use super::severity_tone;
 use crate::health::{Health, Verdict};
@@ -34,6 +35,7 @@ struct ClusterStatus {
     master: MasterStatus,
     zookeeper: Vec<ZooKeeperView>,
     nodes: Vec<NodeView>,
+    databases: Vec<GroupView>,
     alerts: Vec<AlertView>,
     maintenance: MaintenanceView,
 }
@@ -167,6 +169,7 @@ impl ClusterView {
                 master: (&state.master.clone().unwrap_or_default()).into(),
                 zookeeper: state.zookeeper.iter().map(Into::into).collect(),
                 nodes: state.nodes.iter().cloned().map(Into::into).collect(),
+                databases: state.databases.iter().map(Into::into).collect(),
                 alerts: state.alerts.iter().map(Into::into).collect(),
                 maintenance: (&state.maintenance.clone().unwrap_or_default()).into(),
             },
@@ -217,6 +220,16 @@ pub fn report(state: &ClusterState, health: &Health, now: i64, colour: bool) -> 
         let _ = writeln!(text, "{head:<11}{value}");
     };
     line("nodes", &node_counts(state, colour));
+    for (i, g) in state.databases.iter().enumerate() {
+        let summary = group::summary(g, now);
+        let healthy = g.health() == GroupHealth::Healthy;
+        let tone = if healthy {
+            Tone::Plain
+        } else {
+            group::health_tone(g.health())
+        };
+        line(if i == 0 { "database" } else { "" }, &tone.paint(&summary, colour));
+    }
     if !master.pinned.is_empty() {
         line(
             "pinned",

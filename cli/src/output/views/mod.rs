@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod context;
+pub mod database;
 pub mod event;
 pub mod node;
 pub mod operation;

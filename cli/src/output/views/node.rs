@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ha_proto::v1::{Node, NodeSpec, NodeState, NodeStatus, Resources, Role};
+use ha_proto::v1::{Node, NodeInstance, NodeSpec, NodeState, NodeStatus, Resources, Role};
 use serde::Serialize;
 
 use crate::output::table::{Cell, Tone};
@@ -62,7 +62,15 @@ struct Status {
     started_at: Option<String>,
     certificate_expires_at: Option<String>,
     clock_skew_ms: i64,
+    databases: Vec<DatabaseView>,
     revision: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct DatabaseView {
+    group: String,
+    role: &'static str,
+    state: &'static str,
 }
 
 /// Cores, memory and disk.
@@ -164,9 +172,29 @@ impl Status {
             started_at: units::moment(status.started_unix_ms),
             certificate_expires_at: units::moment(status.certificate_expires_unix_ms),
             clock_skew_ms: status.clock_skew_ms,
+            databases: status.databases.iter().map(DatabaseView::from).collect(),
             revision,
         }
     }
+}
+
+impl From<&NodeInstance> for DatabaseView {
+    fn from(instance: &NodeInstance) -> Self {
+        Self {
+            group: instance.group.clone(),
+            role: if instance.primary { "primary" } else { "standby" },
+            state: instance.state().word(),
+        }
+    }
+}
+
+/// `main primary, stats standby`.
+fn databases(databases: &[DatabaseView]) -> String {
+    databases
+        .iter()
+        .map(|d| format!("{} {}", d.group, d.role))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The tone of a node's state.
@@ -290,6 +318,9 @@ impl NodeView {
                 format!("{} resident", units::bytes(usage.daemon_rss_bytes)),
             ));
         }
+        for d in &self.status.databases {
+            lines.push(plain("database", format!("{} {}, {}", d.group, d.role, d.state)));
+        }
         lines.push(plain("seen", self.seen(now)));
         lines.push(plain("version", self.status.version.clone()));
         lines.push(plain("system", self.status.os.clone()));
@@ -337,6 +368,7 @@ impl View for NodeView {
         col("CPU"),
         col("MEMORY"),
         wide("DISK"),
+        col("DATABASE"),
         col("LABELS"),
         wide("SCENARIOS"),
         wide("MASTER"),
@@ -378,6 +410,7 @@ impl View for NodeView {
                 .key(usage.map_or(-1, |u| i128::from(u.memory_used_bytes))),
             Cell::new(usage.map_or_else(dash, |u| units::bytes_of(u.disk_used_bytes, capacity.disk_bytes)))
                 .key(usage.map_or(-1, |u| i128::from(u.disk_used_bytes))),
+            Cell::new(databases(&self.status.databases)),
             Cell::new(labels(&self.spec.labels)),
             Cell::new(self.spec.scenarios.join(",")),
             Cell::new(eligible),

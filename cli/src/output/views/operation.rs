@@ -39,6 +39,7 @@ struct Status {
     steps: Vec<Step>,
     error_code: Option<String>,
     error: Option<String>,
+    result: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -72,6 +73,7 @@ impl From<Operation> for OperationView {
                 steps: op.steps.iter().map(step).collect(),
                 error_code: some(&op.error_code),
                 error: some(&op.error),
+                result: some(&op.result),
             },
             raw: op,
         }
@@ -88,9 +90,27 @@ pub fn state_tone(state: OperationState) -> Tone {
     }
 }
 
-/// The head of an operation's report: `operation 0199f3 master.transfer of master`.
+/// The head of an operation's report: `operation 0199f3 master.transfer of master`, and of databases
+/// `operation 0199f3 switchover of main, n1 -> n3`.
 pub fn head(op: &Operation) -> String {
-    format!("operation {} {} of {}", op.id, clean(&op.kind), clean(&op.subject))
+    let (Some(kind), Some(group)) = (op.kind.strip_prefix("db."), op.subject.strip_prefix("db/")) else {
+        return format!("operation {} {} of {}", op.id, clean(&op.kind), clean(&op.subject));
+    };
+    let argument = |name: &str| op.arguments.get(name).filter(|a| !a.is_empty());
+    let between = match (argument("from"), argument("to"), argument("node")) {
+        (Some(from), Some(to), _) => format!(", {from} -> {to}"),
+        (None, Some(to), _) => format!(", to {to}"),
+        (_, None, Some(node)) => format!(" on {node}"),
+        (Some(from), None, None) => format!(", from {from}"),
+        (None, None, None) => String::new(),
+    };
+    format!(
+        "operation {} {} of {}{}",
+        op.id,
+        clean(kind),
+        clean(group),
+        clean(&between)
+    )
 }
 
 /// A step with the time since the operation was made: `  0.021 s  checked`.
@@ -103,10 +123,11 @@ pub fn step_line(op: &Operation, at: usize) -> String {
     format!("{seconds:>7.3} s  {}", clean(&step.text))
 }
 
-/// How it ended: `done in 0.19 s`, `failed: …`.
+/// How it ended: `done in 0.19 s`, `done: writes paused for 0.19 s`, `failed: …`.
 pub fn end_line(op: &Operation) -> String {
     let took = units::took(op.finished_unix_ms - op.created_unix_ms);
     match op.state() {
+        OperationState::Succeeded if !op.result.is_empty() => format!("done: {}", clean(&op.result)),
         OperationState::Succeeded => format!("done in {took}"),
         OperationState::Failed => format!("failed after {took}: {}", clean(&op.error)),
         OperationState::Cancelled => format!("cancelled after {took}"),

@@ -2,11 +2,13 @@
 //!
 //! A failing seed is printed; `HACTL_WATCH_SEED=N cargo test -p hactl whatever_is_told` runs it alone.
 
+mod groups;
+
 use std::collections::BTreeMap;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ha_proto::v1::{
-    Alert, AlertList, Beat, Change, ClusterState, Delta, Maintenance, Master, Node, NodeSpec, NodeStatus, Resources,
+    Alert, AlertList, Beat, Change, ClusterState, Delta, Maintenance, Master, Node, NodeInstance, NodeSpec, NodeStatus, Resources,
     Usage, WatchFrame, ZooKeeperList, ZooKeeperServer, watch_frame::Body,
 };
 use jiff::tz::TimeZone;
@@ -136,6 +138,11 @@ impl Dice {
             conditions: (0..self.below(3)).map(|_| self.text()).collect(),
             registered_address: self.text(),
             os: self.text(),
+            databases: self.some(3, |d| NodeInstance {
+                group: d.text(),
+                primary: d.one_in(2),
+                state: d.enumeration(),
+            }),
         });
         Node {
             name: self.name(),
@@ -223,6 +230,7 @@ impl Dice {
                 recent_changes: self.some(60, Self::change),
                 observed_unix_ms: self.number(),
                 session_timeout_ms: self.size(),
+                databases: self.some(4, groups::group),
             })),
             1..=3 => Some(Body::Delta(Delta {
                 nodes: self.some(5, Self::node),
@@ -237,6 +245,8 @@ impl Dice {
                     servers: self.some(8, Self::server),
                 }),
                 revision: self.size(),
+                databases: self.some(4, groups::group),
+                removed_databases: self.some(2, Self::name),
             })),
             _ => self.one_in(2).then_some(Body::Beat(Beat {})),
         };
@@ -249,7 +259,7 @@ impl Dice {
     }
 
     fn event(&mut self) -> Event {
-        const KEYS: &str = "jjjjkkhl/s rR?q\tCDTXn12 g3\n\n\n\x1b\x1b\x08";
+        const KEYS: &str = "jjjjkkhl/s rR?q\tCDTSFPXn12 g34\n\n\n\x1b\x1b\x08";
         match self.below(12) {
             0..=3 => Event::Told(Told::Frame(Box::new(self.frame()))),
             4 => {
