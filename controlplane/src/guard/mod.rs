@@ -35,9 +35,3 @@ pub use crate::platform::guard::{Exit, RunAs};
 pub fn directory(state_dir: &Path, group: &str) -> PathBuf {
     state_dir.join("guards").join(group)
 }
-
-/// Whether a name can be a group's: it becomes a file's name and a unit's.
-fn is_name(group: &str) -> bool {
-    let good = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    (1..=64).contains(&group.len()) && group.chars().all(good) && !group.starts_with('-')
-}

@@ -51,12 +51,10 @@ pub fn run(how: &How) -> Result<(), ApiError> {
         )
         .why(e.to_string())
     };
-    if !super::is_name(&how.group) {
-        return Err(ApiError::new(
-            &codes::INTERNAL,
-            format!("{:?} is no name of a group", how.group),
-        ));
-    }
+    // It becomes a file's name and a unit's.
+    ha_core::valid_name(&how.group).map_err(|e| {
+        ApiError::new(&codes::INTERNAL, format!("{:?} is no name of a group", how.group)).why(e.to_string())
+    })?;
     let dir = super::directory(&how.state_dir, &how.group);
     private_dir(&dir).map_err(|e| unusable("its directory cannot be made", &e))?;
     let started = how.detach.then(detach).transpose();
@@ -317,5 +315,35 @@ impl Guard {
 
     pub(super) fn is_owner(&self, connection: u64) -> bool {
         self.owner == Some(connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_fits_the_guard() {
+        let unit = include_str!("../../dist/had-guard@.service");
+        let daemon = include_str!("../../dist/had.service");
+        let value = |unit: &'static str, key: &str| {
+            let mut found = unit.lines().filter_map(|l| l.strip_prefix(key)?.strip_prefix('='));
+            let first = found.next().unwrap_or_else(|| panic!("{key} is missing"));
+            assert_eq!(found.next(), None, "{key} is there twice");
+            first
+        };
+        let stop: u64 = value(unit, "TimeoutStopSec").parse().unwrap();
+        assert!(Duration::from_secs(stop) > TERMINATED.fast.unwrap() + TERMINATED.quit);
+        for key in ["User", "Group", "UMask"] {
+            assert_eq!(value(unit, key), value(daemon, key));
+        }
+        assert!(value(unit, "ExecStart").ends_with("had guard %i"));
+        // SIGTERM is for the guard alone, and its death is everybody's.
+        assert_eq!(value(unit, "KillMode"), "mixed");
+        assert_eq!((value(unit, "Type"), value(unit, "Delegate")), ("notify", "yes"));
+        assert!(!unit.contains("PartOf") && !unit.contains("BindsTo") && !unit.contains("Requires"));
+        let rules = include_str!("../../dist/had.rules");
+        assert!(rules.contains(&format!("\"{}\"", value(unit, "User"))));
+        assert!(rules.contains("had-guard@[a-z0-9-]{1,63}"));
     }
 }

@@ -73,6 +73,22 @@ impl Account {
         }
     }
 
+    /// What another process, the guard, needs to run as this account; none if it is the own one. Unlike [`Account::apply`]
+    /// this keeps the account's other groups: a server may read its key by one of them.
+    pub fn run_as(&self) -> Option<super::guard::RunAs> {
+        if self.own {
+            return None;
+        }
+        let gid = nix::unistd::Gid::from_raw(self.gid);
+        let name = std::ffi::CString::new(self.name.as_str()).unwrap_or_default();
+        let groups = nix::unistd::getgrouplist(&name, gid).unwrap_or_else(|_| vec![gid]);
+        Some(super::guard::RunAs {
+            uid: self.uid,
+            gid: self.gid,
+            groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
+        })
+    }
+
     /// Gives a file or directory to this account.
     ///
     /// # Errors
@@ -135,6 +151,11 @@ impl Account {
     /// Whether it is root's.
     pub fn is_root(&self) -> bool {
         self.uid == 0
+    }
+
+    /// None: it is the account of this process.
+    pub fn run_as(&self) -> Option<super::guard::RunAs> {
+        None
     }
 
     /// Nothing to do: it is the account of this process.

@@ -24,11 +24,22 @@ impl Clock for SystemClock {
             .unwrap_or_default()
     }
 
-    #[cfg(not(target_os = "linux"))]
+    /// Milliseconds since the machine's start, suspended time included: the same for all processes, as deadlines pass
+    /// from one to another.
+    #[cfg(windows)]
+    fn boottime(&self) -> Duration {
+        #[link(name = "kernel32")]
+        #[allow(unsafe_code)]
+        unsafe extern "system" {
+            safe fn GetTickCount64() -> u64;
+        }
+        Duration::from_millis(GetTickCount64())
+    }
+
+    #[cfg(not(any(target_os = "linux", windows)))]
     fn boottime(&self) -> Duration {
         use std::sync::OnceLock;
         use std::time::Instant;
-        // Windows' Instant (QueryPerformanceCounter) counts suspended time.
         static START: OnceLock<Instant> = OnceLock::new();
         START.get_or_init(Instant::now).elapsed() + Duration::from_secs(1)
     }

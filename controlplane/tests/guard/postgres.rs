@@ -6,8 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use controlplane::guard::{Cause, Client, RunAs, Start, Stop};
+use controlplane::platform::Account;
 use nix::sys::signal::Signal;
-use nix::unistd::{Uid, User};
+use nix::unistd::Uid;
 
 use crate::rig::{PATIENCE, Rig, guard_pid, now, ns, pid, read, send};
 
@@ -22,12 +23,8 @@ impl Postgres {
     fn new(cgroups: bool) -> Postgres {
         let rig = Rig::new(cgroups);
         let run_as = Uid::effective().is_root().then(|| {
-            let user = User::from_name("postgres").unwrap().expect("the account postgres");
-            RunAs {
-                uid: user.uid.as_raw(),
-                gid: user.gid.as_raw(),
-                groups: vec![user.gid.as_raw()],
-            }
+            let account = Account::named("postgres").expect("the account postgres");
+            account.run_as().expect("another account than root")
         });
         let pg = Postgres { rig, run_as };
         if let Some(who) = &pg.run_as {
@@ -170,6 +167,13 @@ async fn it_starts_stops_and_starts_again() {
     let owner = std::fs::metadata(format!("/proc/{}", pid(&status))).unwrap();
     let uid = std::os::unix::fs::MetadataExt::uid(&owner);
     assert_eq!(uid, pg.run_as.as_ref().map_or(Uid::effective().as_raw(), |w| w.uid));
+    // Nothing of what makes the guard more important is the server's.
+    let of = |file: &str| read(format!("/proc/{}/{file}", pid(&status)).as_ref());
+    let stat = of("stat");
+    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+    assert_eq!((fields[16], fields[38]), ("0", "0"), "nice value and scheduling policy");
+    assert!(of("oom_score_adj").trim().parse::<i32>().unwrap() > -1000);
+    assert!(of("environ").contains("PG_OOM_ADJUST_FILE=") && !of("environ").contains("CARGO"));
     let proof = client.stopped(Stop::fast(1, PATIENCE), PATIENCE).await.unwrap();
     pg.rig.assert_stopped();
     assert!(proof.exit.unwrap().is_clean());

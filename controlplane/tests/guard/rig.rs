@@ -130,7 +130,11 @@ impl Rig {
     pub(crate) async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
         let limit = now() + PATIENCE;
         while !is_so() {
-            assert!(now() < limit, "it never came to this: {what}\n{}", read(&self.work().join("log")));
+            assert!(
+                now() < limit,
+                "it never came to this: {what}\n{}",
+                read(&self.work().join("log"))
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
