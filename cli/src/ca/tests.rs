@@ -30,6 +30,19 @@ fn a_users_certificate_has_its_role_and_no_server_name() {
     let info = certificate::parse(&issued.certificate).unwrap();
     assert_eq!(info.uri, format!("ha://{}/user/alice/viewer", ca.cluster_id));
     assert!(info.dns.is_empty());
+    // What PostgreSQL tells a node by, whatever the user is called.
+    let common = |pem: &str| {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+        let certificate = pem.parse_x509().unwrap();
+        let name = certificate.subject().iter_common_name().next().unwrap();
+        name.as_str().unwrap().to_owned()
+    };
+    assert_eq!(common(&ca.issue_node("n1").unwrap().certificate), "node:n1");
+    assert_eq!(
+        common(&ca.issue_user("node-n1", AccessRole::Admin).unwrap().certificate),
+        "node-n1"
+    );
+    assert!(ca.issue_user("node:n1", AccessRole::Admin).is_err());
     assert!(ca.issue_user("Alice", AccessRole::Viewer).is_err());
     assert!(ca.issue_user("alice", AccessRole::Unspecified).is_err());
 }

@@ -191,7 +191,7 @@ fn describe_io(error: &std::io::Error) -> String {
     }
 }
 
-/// `<node>` of `<node>.had.<cluster>` in the server's certificate.
+/// `<node>` of `node:<node>`, the common name in the server's certificate.
 fn node_name(stream: &TlsStream<TcpStream>) -> String {
     let (_, session) = stream.get_ref();
     let certificate = session.peer_certificates().and_then(|c| c.first());
@@ -199,5 +199,5 @@ fn node_name(stream: &TlsStream<TcpStream>) -> String {
         return String::new();
     };
     let common = x509.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok());
-    common.unwrap_or_default().to_owned()
+    common.and_then(|c| c.strip_prefix("node:")).unwrap_or_default().to_owned()
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use ha_core::{valid_address, valid_name};
 
-use super::file::{File, OnChange};
-use super::{Config, Hook, Log, Problem};
+use super::file::{self, File, OnChange, Proxy};
+use super::{Config, Hook, Log, Postgres, Problem};
+use crate::proxy::routes::Ports;
+use crate::proxy::{Network, Settings};
 
 /// Defaults of a hook.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,6 +55,8 @@ pub(super) fn checked(file: File) -> Result<Config, Problem> {
         },
         report_interval: interval.unwrap_or(default.report_interval),
         measure_disk: path("measure.disk", file.measure.disk)?,
+        postgres: postgres(file.postgres)?,
+        proxy: proxy(file.proxy)?,
         on_change: file.on_change.into_iter().map(hook).collect::<Result<_, _>>()?,
     };
     let mut names = BTreeSet::new();
@@ -101,6 +105,70 @@ fn duration(key: &str, value: &str, least: Duration, most: Duration) -> Result<D
             format!("{value:?} is not a time, as in \"500ms\" or \"30s\", {range}"),
         )),
     }
+}
+
+fn postgres(raw: file::Postgres) -> Result<Postgres, Problem> {
+    let key = |k: &str| format!("postgres.{k}");
+    let named = |n: &String| !n.is_empty() && !n.contains(|c: char| c.is_control() || c == ':' || c == '/');
+    if let Some(bad) = raw.run_as.as_ref().filter(|n| !named(n)) {
+        return Err(wrong(key("run_as"), format!("{bad:?} is no name of an account")));
+    }
+    let listen = raw.listen.map(|v| {
+        v.parse()
+            .map_err(|_| wrong(key("listen"), format!("{v:?} is not an IP address, as in \"0.0.0.0\"")))
+    });
+    Ok(Postgres {
+        run_as: raw.run_as,
+        bin_dir: path(&key("bin_dir"), raw.bin_dir)?,
+        data_root: path(&key("data_root"), raw.data_root)?,
+        socket_dir: path(&key("socket_dir"), raw.socket_dir)?,
+        listen: listen.transpose()?.unwrap_or(Postgres::default().listen),
+    })
+}
+
+fn proxy(raw: Proxy) -> Result<Settings, Problem> {
+    let default = Settings::default();
+    let listen = raw.listen.map(|v| {
+        v.parse().map_err(|_| {
+            let why = format!("{v:?} is not an IP address, as in \"0.0.0.0\"");
+            wrong("proxy.listen", why)
+        })
+    });
+    let within = |key: &str, value: Option<usize>, most: usize| match value {
+        Some(n) if !(1..=most).contains(&n) => Err(wrong(key, format!("{n} is out of range: from 1 to {most}"))),
+        n => Ok(n),
+    };
+    let networks = raw.proxy_protocol_from.iter().map(|v| {
+        v.parse::<Network>().map_err(|()| {
+            let why = format!("{v:?} is not an IP address or a network, as in \"10.0.0.0/8\"");
+            wrong("proxy.proxy_protocol_from", why)
+        })
+    });
+    let ports = raw.ports.into_iter().map(|(group, ports)| {
+        let key = format!("proxy.ports.{group}");
+        valid_name(&group).map_err(|e| wrong(&key, format!("{group:?}: {e}")))?;
+        if ports.primary.is_some() && ports.primary == ports.standbys {
+            return Err(wrong(&key, "primary and standbys need a port each"));
+        }
+        // 0 stands for no port in the file; what it stands for elsewhere is of no use to clients.
+        let port = |p: Option<u16>| p.filter(|p| *p > 0);
+        Ok((
+            group,
+            Ports {
+                primary: port(ports.primary),
+                standbys: port(ports.standbys),
+            },
+        ))
+    });
+    Ok(Settings {
+        enabled: raw.enabled.unwrap_or(default.enabled),
+        listen: listen.transpose()?.unwrap_or(default.listen),
+        ports: ports.collect::<Result<_, _>>()?,
+        max_connections: within("proxy.max_connections", raw.max_connections, 100_000)?
+            .unwrap_or(default.max_connections),
+        threads: within("proxy.threads", raw.threads, 64)?.unwrap_or(default.threads),
+        proxy_protocol_from: networks.collect::<Result<_, _>>()?,
+    })
 }
 
 fn hook(raw: OnChange) -> Result<Hook, Problem> {

@@ -24,6 +24,10 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) measure: Measure,
     #[serde(default)]
+    pub(super) postgres: Postgres,
+    #[serde(default)]
+    pub(super) proxy: Proxy,
+    #[serde(default)]
     pub(super) on_change: Vec<OnChange>,
 }
 
@@ -58,6 +62,36 @@ pub(super) struct Report {
 #[serde(deny_unknown_fields)]
 pub(super) struct Measure {
     pub(super) disk: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Postgres {
+    pub(super) run_as: Option<String>,
+    pub(super) bin_dir: Option<PathBuf>,
+    pub(super) data_root: Option<PathBuf>,
+    pub(super) socket_dir: Option<PathBuf>,
+    pub(super) listen: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Proxy {
+    pub(super) enabled: Option<bool>,
+    pub(super) listen: Option<String>,
+    pub(super) max_connections: Option<usize>,
+    pub(super) threads: Option<usize>,
+    #[serde(default)]
+    pub(super) proxy_protocol_from: Vec<String>,
+    #[serde(default)]
+    pub(super) ports: BTreeMap<String, ProxyPorts>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProxyPorts {
+    pub(super) primary: Option<u16>,
+    pub(super) standbys: Option<u16>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -7,14 +7,14 @@ mod check;
 mod file;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ha_proto::codes;
 
 use crate::error::ApiError;
-use crate::platform;
+use crate::{platform, proxy};
 
 /// Everything that can be set, with the defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +37,39 @@ pub struct Config {
     pub report_interval: Duration,
     /// The file system whose size and use are reported; by default the state directory's.
     pub measure_disk: Option<PathBuf>,
+    /// PostgreSQL on this machine.
+    pub postgres: Postgres,
+    /// The proxy in front of database groups.
+    pub proxy: proxy::Settings,
     /// Commands that run at changes.
     pub on_change: Vec<Hook>,
+}
+
+/// PostgreSQL on this machine: where it is, whom it runs as, where instances lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Postgres {
+    /// Whom it runs as where the daemon is root; by default `postgres`.
+    pub run_as: Option<String>,
+    /// Its programs; by default where distributions put them.
+    pub bin_dir: Option<PathBuf>,
+    /// What belongs to instances, a directory a group; by default below the state directory.
+    pub data_root: Option<PathBuf>,
+    /// The sockets that the daemon connects through, a directory a group; by default below the data root.
+    pub socket_dir: Option<PathBuf>,
+    /// Where instances listen.
+    pub listen: IpAddr,
+}
+
+impl Default for Postgres {
+    fn default() -> Self {
+        Self {
+            run_as: None,
+            bin_dir: None,
+            data_root: None,
+            socket_dir: None,
+            listen: IpAddr::from([0, 0, 0, 0]),
+        }
+    }
 }
 
 /// What is logged, and how.
@@ -104,6 +135,8 @@ impl Default for Config {
             },
             report_interval: Duration::from_millis(500),
             measure_disk: None,
+            postgres: Postgres::default(),
+            proxy: proxy::Settings::default(),
             on_change: Vec::new(),
         }
     }
@@ -143,6 +176,16 @@ impl Config {
             };
             ApiError::new(&codes::BAD_CONFIG, message).why(p.why)
         })
+    }
+
+    /// Where instances of PostgreSQL lie.
+    pub fn postgres_roots(&self) -> crate::postgres::place::Roots {
+        let root = self.postgres.data_root.clone();
+        crate::postgres::place::Roots {
+            data: root.unwrap_or_else(|| self.state_dir.join("postgres")),
+            sockets: self.postgres.socket_dir.clone(),
+            state: self.state_dir.clone(),
+        }
     }
 
     /// Where gRPC is listened on, given the endpoint in the bundle.

@@ -39,11 +39,22 @@ fn the_example_has_every_key() {
         log: _,
         report_interval: _,
         measure_disk: Some(_),
+        postgres:
+            Postgres {
+                run_as: Some(_),
+                bin_dir: Some(_),
+                data_root: Some(_),
+                socket_dir: Some(_),
+                listen: _,
+            },
+        proxy,
         on_change,
     } = all
     else {
         panic!("a key is missing: {all:?}");
     };
+    let ports = &proxy.ports["main"];
+    assert!(ports.primary.is_some() && ports.standbys.is_some() && proxy.proxy_protocol_from.len() == 2);
     let [hook] = &on_change[..] else { panic!("one hook") };
     assert!(!hook.kinds.is_empty() && !hook.environment.is_empty());
     assert_eq!(
@@ -71,12 +82,18 @@ fn the_example_has_every_key() {
         ("log", "[log]\nx = 1"),
         ("report", "[report]\nx = 1"),
         ("measure", "[measure]\nx = 1"),
+        ("postgres", "[postgres]\nx = 1"),
+        ("proxy", "[proxy]\nx = 1"),
     ] {
         assert_eq!(keys(&table[section]), known(text).into_iter().collect(), "{section}");
     }
     assert_eq!(
         keys(&toml::Value::Table(table.clone())),
         known("x = 1").into_iter().collect()
+    );
+    assert_eq!(
+        keys(&table["proxy"]["ports"]["main"]),
+        known("[proxy.ports.main]\nx = 1").into_iter().collect()
     );
     assert_eq!(
         keys(&table["on_change"][0]),
@@ -89,7 +106,7 @@ fn errors_name_the_key() {
     let golden = [
         (
             "x = 1",
-            "HA0801: f, line 1: x; unknown field `x`, expected one of `bundle`, `state_dir`, `listen`, `advertise`, `log`, `report`, `measure`, `on_change`",
+            "HA0801: f, line 1: x; unknown field `x`, expected one of `bundle`, `state_dir`, `listen`, `advertise`, `log`, `report`, `measure`, `postgres`, `proxy`, `on_change`",
         ),
         (
             "\n[log]\nlevel = \"loud\"",
@@ -114,6 +131,34 @@ fn errors_name_the_key() {
         (
             "[report]\ninterval = \"soon\"",
             "HA0801: f: report.interval; \"soon\" is not a time, as in \"500ms\" or \"30s\", from 100ms to 1s",
+        ),
+        (
+            "[postgres]\nbin_dir = \"bin\"",
+            "HA0801: f: postgres.bin_dir; \"bin\" is not an absolute path",
+        ),
+        (
+            "[postgres]\nrun_as = \"a:b\"",
+            "HA0801: f: postgres.run_as; \"a:b\" is no name of an account",
+        ),
+        (
+            "[proxy]\nlisten = \"localhost\"",
+            "HA0801: f: proxy.listen; \"localhost\" is not an IP address, as in \"0.0.0.0\"",
+        ),
+        (
+            "[proxy]\nthreads = 0",
+            "HA0801: f: proxy.threads; 0 is out of range: from 1 to 64",
+        ),
+        (
+            "[proxy]\nproxy_protocol_from = [\"10.0.0.0/99\"]",
+            "HA0801: f: proxy.proxy_protocol_from; \"10.0.0.0/99\" is not an IP address or a network, as in \"10.0.0.0/8\"",
+        ),
+        (
+            "[proxy.ports.main]\nprimary = 5000\nstandbys = 5000",
+            "HA0801: f: proxy.ports.main; primary and standbys need a port each",
+        ),
+        (
+            "[proxy.ports.\"A b\"]\nprimary = 5000",
+            "HA0801: f: proxy.ports.A b; \"A b\": a name has lower-case letters, digits and hyphens only",
         ),
         (
             "state_dir = \"here\"",

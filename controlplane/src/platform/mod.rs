@@ -27,7 +27,7 @@ pub use private::{Exposure, exposure};
 pub use process::{children, hang_up, process_parent, process_start, terminate, working_dir};
 #[cfg(unix)]
 pub use unix::{Signals, boot_id, isolate, kill_tree, process_alive, unprotect};
-pub use usage::{CpuTimes, Memory, cores, cpu_times, daemon_rss, disk, memory};
+pub use usage::{CpuTimes, Memory, available, cores, cpu_times, daemon_rss, disk, memory};
 #[cfg(windows)]
 pub use windows::{Signals, boot_id, isolate, kill_tree, process_alive, unprotect};
 

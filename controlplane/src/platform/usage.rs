@@ -275,6 +275,28 @@ pub fn disk(path: &Path) -> io::Result<(u64, u64)> {
     ))
 }
 
+/// Bytes that an ordinary account can still write to the volume that holds `path`.
+///
+/// # Errors
+/// If the path cannot be looked at.
+#[cfg(unix)]
+pub fn available(path: &Path) -> io::Result<u64> {
+    let s = nix::sys::statvfs::statvfs(path)?;
+    // The types differ from one Unix to the next.
+    #[allow(clippy::useless_conversion, clippy::unnecessary_cast)]
+    let (unit, blocks) = (s.fragment_size() as u64, s.blocks_available() as u64);
+    Ok(blocks.saturating_mul(unit))
+}
+
+/// Bytes that can still be written to the volume that holds `path`.
+///
+/// # Errors
+/// If the path cannot be looked at.
+#[cfg(windows)]
+pub fn available(path: &Path) -> io::Result<u64> {
+    disk(path).map(|(total, used)| total.saturating_sub(used))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -151,7 +151,10 @@ impl Instance {
         let program = self.install.program("psql");
         Tool::new(&program, &self.account, QUESTION_LIMIT)
             .args(["-X", "-w", "-q", "-t", "-c", "IDENTIFY_SYSTEM", "-d"])
-            .arg(format!("{} replication='true'", source.backup(&self.place.tls(), cluster)))
+            .arg(format!(
+                "{} replication='true'",
+                source.backup(&self.place.tls(), cluster)
+            ))
             .run(None)
             .await
             .map(drop)
@@ -349,7 +352,10 @@ mod tests {
             parse_progress("    0/22783 kB (0%), 0/1 tablespace\r 8192/22783 kB (35%), 0/1 tablespace\r"),
             Some((8192 << 10, 22783 << 10))
         );
-        assert_eq!(parse_progress("40977/40977 kB (100%) copied"), Some((40977 << 10, 40977 << 10)));
+        assert_eq!(
+            parse_progress("40977/40977 kB (100%) copied"),
+            Some((40977 << 10, 40977 << 10))
+        );
         assert_eq!(parse_progress("pg_basebackup: waiting for checkpoint"), None);
     }
 }

@@ -181,7 +181,12 @@ impl Instance {
         Tool::new(&program, &self.account, CREATE_LIMIT)
             .arg("-D")
             .arg(&self.place.data)
-            .args(["--data-checksums", "--encoding=UTF8", "--auth-local=peer", "--auth-host=reject"])
+            .args([
+                "--data-checksums",
+                "--encoding=UTF8",
+                "--auth-local=peer",
+                "--auth-host=reject",
+            ])
             .arg(format!("--username={}", conf::access::SUPERUSER))
             .arg(format!("--locale={locale}"))
             .run(Some(held))

@@ -7,6 +7,8 @@
 
 pub mod command;
 pub mod conf;
+pub mod connection;
+pub mod control;
 pub mod control_data;
 pub mod copy;
 pub mod error;
@@ -15,6 +17,8 @@ pub mod install;
 pub mod instance;
 pub mod marks;
 pub mod place;
+pub mod probe;
+pub mod provision;
 pub mod rewind;
 pub mod start;
 pub mod tls;

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
+use super::command::Tool;
 use super::conf::{self, Settings, Source};
 use super::copy::{Progress, watched};
 use super::error::{PgError, Result, one_line};
 use super::instance::{Found, Instance};
 use super::marks::{Step, Work};
-use super::command::Tool;
 
 const LIMIT: Duration = Duration::from_secs(86_400);
 /// What pg_rewind says right before it changes anything.

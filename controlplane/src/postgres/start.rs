@@ -61,14 +61,20 @@ impl Instance {
         let mut args = vec!["-D".to_owned(), data.clone()];
         args.extend(set("config_file", &format!("{data}/postgresql.conf")));
         args.extend(set("listen_addresses", &listen.join(",")));
-        args.extend(set("unix_socket_directories", &quoted_in_list(&self.place.socket_dir.display().to_string())));
+        args.extend(set(
+            "unix_socket_directories",
+            &quoted_in_list(&self.place.socket_dir.display().to_string()),
+        ));
         let text = |v: std::ffi::OsString| v.to_string_lossy().into_owned();
         let mut env: BTreeMap<String, String> = environment(&self.account)
             .into_iter()
             .map(|(k, v)| (k.to_owned(), text(v)))
             .collect();
         // For archive commands and the like.
-        env.insert("PATH".into(), "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin".into());
+        env.insert(
+            "PATH".into(),
+            "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin".into(),
+        );
         Ok(StartPlan {
             program: self.install.program("postgres"),
             args,
@@ -82,10 +88,14 @@ impl Instance {
     /// A pid file whose number belongs to some other process by now would keep the server from starting.
     fn remove_stale_pid_file(&self) {
         let path = self.place.data.join("postmaster.pid");
-        let Ok(text) = std::fs::read_to_string(&path) else { return };
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            return;
+        };
         let pid = text.lines().next().and_then(|l| l.trim().parse::<u32>().ok());
         // Only with proof: the process is there, and it works elsewhere.
-        let elsewhere = pid.and_then(working_dir).is_some_and(|dir| !dir.starts_with(&self.place.data));
+        let elsewhere = pid
+            .and_then(working_dir)
+            .is_some_and(|dir| !dir.starts_with(&self.place.data));
         if elsewhere && let Err(e) = std::fs::remove_file(&path) {
             tracing::warn!(file = %path.display(), "left over: {e}");
         }

@@ -9,20 +9,9 @@ use std::time::Duration;
 use super::error::{PgError, Result, blocking};
 use super::place::Place;
 use crate::platform::{Account, write_atomic_for};
-use crate::security::Secret;
+pub use crate::security::NodePem;
 
 const LIMIT: Duration = Duration::from_secs(10);
-
-/// A node's certificate, its key and the cluster's authority, all PEM.
-#[derive(Debug, Clone)]
-pub struct NodePem {
-    /// The certificate.
-    pub certificate: String,
-    /// Its key.
-    pub key: Secret<String>,
-    /// The authority's certificate.
-    pub authority: String,
-}
 
 /// Certificate and key.
 pub(super) fn own_file(tls: &Path) -> PathBuf {

@@ -20,6 +20,8 @@ use super::identity::Credential;
 pub(crate) struct Authority {
     pub(crate) cluster: String,
     pub(crate) cluster_id: String,
+    /// Its certificate, PEM.
+    pub(crate) pem: String,
     pub(crate) provider: Arc<CryptoProvider>,
     pub(crate) clients: Arc<dyn ClientCertVerifier>,
     pub(crate) servers: Arc<WebPkiServerVerifier>,
@@ -38,6 +40,7 @@ impl Authority {
         Ok(Self {
             cluster: cluster.to_owned(),
             cluster_id: cluster_id.to_owned(),
+            pem: pem.to_owned(),
             provider,
             clients: clients.build().map_err(|e| e.to_string())?,
             servers: servers.build().map_err(|e| e.to_string())?,

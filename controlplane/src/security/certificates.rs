@@ -163,7 +163,8 @@ impl Certificates {
         let name = |text: String| text.try_into().map_err(internal);
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, self.node.clone());
+        let common_name = format!("node:{}", self.node);
+        params.distinguished_name.push(DnType::CommonName, common_name);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.subject_alt_names = vec![
             SanType::URI(name(format!("ha://{}/node/{}", self.authority.cluster_id, self.node))?),
@@ -257,6 +258,11 @@ impl Certificates {
             }
             let _ = tokio::time::timeout(LOOK_EVERY, stop.cancelled()).await;
         }
+    }
+
+    /// The certificate in use, and the authority's certificate.
+    pub(crate) fn pem(&self) -> (Arc<Own>, String) {
+        (self.current.load_full(), self.authority.pem.clone())
     }
 
     /// What the certificate in use says.

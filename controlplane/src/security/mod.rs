@@ -29,6 +29,17 @@ use crate::error::ApiError;
 use crate::platform::Clock;
 use certificates::Certificates;
 
+/// A node's certificate, its key and the cluster's authority, all PEM: for programs that read files.
+#[derive(Debug, Clone)]
+pub struct NodePem {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: Secret<String>,
+    /// The authority's certificate.
+    pub authority: String,
+}
+
 /// The node's own side of security: its certificates and what is made with them.
 pub struct Security {
     certificates: Arc<Certificates>,
@@ -85,6 +96,16 @@ impl Security {
     /// What the certificate in use says.
     pub fn certificate(&self) -> Credential {
         self.certificates.credential()
+    }
+
+    /// The certificate in use with its key, for PostgreSQL.
+    pub fn pem(&self) -> NodePem {
+        let (own, authority) = self.certificates.pem();
+        NodePem {
+            certificate: own.certificate_pem.clone(),
+            key: own.key_pem.clone(),
+            authority,
+        }
     }
 
     /// Makes channels to other nodes.

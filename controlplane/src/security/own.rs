@@ -8,12 +8,17 @@ use rustls_pki_types::pem::PemObject as _;
 
 use super::authority::{Authority, single};
 use super::identity::{Credential, Identity};
+use super::secret::Secret;
 
 /// The node's certificate and key.
 #[derive(Clone)]
 pub(crate) struct Own {
     pub(crate) credential: Credential,
     pub(crate) key: Arc<CertifiedKey>,
+    /// The certificate, PEM.
+    pub(crate) certificate_pem: String,
+    /// Its key, PEM.
+    pub(crate) key_pem: Secret<String>,
 }
 
 impl std::fmt::Debug for Own {
@@ -38,6 +43,7 @@ impl Own {
             ));
         }
         authority.signed(&der, &credential)?;
+        let key_pem = Secret::new(key.to_owned());
         let key =
             PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| "the key is not a private key in PEM form")?;
         let key = CertifiedKey::from_der(vec![der], key, &authority.provider).map_err(|e| match e {
@@ -47,6 +53,8 @@ impl Own {
         Ok(Self {
             credential,
             key: Arc::new(key),
+            certificate_pem: certificate.to_owned(),
+            key_pem,
         })
     }
 

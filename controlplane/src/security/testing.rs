@@ -116,7 +116,13 @@ impl TestCa {
         params.not_before = leaf.not_before;
         params.not_after = leaf.not_after;
         params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, leaf.name.clone());
+        let of_node = leaf.kind == "node";
+        let name = if of_node {
+            format!("node:{}", leaf.name)
+        } else {
+            leaf.name.clone()
+        };
+        params.distinguished_name.push(DnType::CommonName, name);
         let mut serial = leaf.issued_ms.to_be_bytes()[2..].to_vec();
         serial.extend_from_slice(&uuid::Uuid::new_v4().as_bytes()[..10]);
         params.serial_number = Some(SerialNumber::from(serial));
