@@ -50,6 +50,8 @@ pub(super) fn begin(view: &View<'_>, how: Begin) -> Draft {
         let window = i64::try_from(limits.flap_window_ms).unwrap_or(i64::MAX);
         instance.failures_ms.retain(|at| now_ms - at < window);
         instance.failures_ms.push(now_ms);
+        let surplus = instance.failures_ms.len().saturating_sub(64);
+        instance.failures_ms.drain(..surplus);
         if limits.flap_count > 0 && instance.failures_ms.len() >= limits.flap_count as usize {
             instance.held_until_ms =
                 Some(now_ms.saturating_add(i64::try_from(limits.hold_down_ms).unwrap_or(i64::MAX)));
@@ -315,7 +317,8 @@ fn name_primary(view: &View<'_>, chosen: &Answer, answers: &[Answer], decision: 
     let node = chosen.node.clone();
     let report = view.report(&node);
     let how = if chosen.stopped { How::InPlace } else { How::Promote };
-    let proof = view.proof(&node).filter(|_| chosen.stopped);
+    // Whatever ran there before is not what this write makes a primary.
+    let proof = report.and_then(|r| r.stopped.as_ref());
     let end = proof
         .and_then(|p| p.log)
         .or_else(|| report.and_then(|r| r.log))

@@ -94,11 +94,13 @@ fn failed(view: &View<'_>, node: &str) -> Option<String> {
         return Some(why);
     }
     let report = view.recent(node).filter(|r| r.epoch == view.record.epoch)?;
-    let promote = view.record.promotion.as_ref().is_some_and(|p| p.how == How::Promote);
     if report.server == Server::Orphaned {
         return Some(format!("the postmaster on {node} is gone"));
     }
-    if promote && report.server == Server::Stopped && report.promotion == Some(view.record.epoch) {
+    // One that stopped before it had a timeline of its own is started and promoted again; with one, nobody can tell any
+    // more what of it others have, and it must be chosen anew.
+    let promotion = view.record.promotion.as_ref().filter(|p| p.how == How::Promote);
+    if promotion.is_some_and(|p| report.server == Server::Stopped && report.history != p.lineage) {
         return Some(format!("PostgreSQL on {node} stopped while it was promoted"));
     }
     let (task, why) = report.failed.as_ref()?;

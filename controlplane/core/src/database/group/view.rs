@@ -72,14 +72,16 @@ impl<'a> View<'a> {
     }
 
     /// Proof that the last incarnation of a node that could acknowledge anything is gone (R10). A report from before the
-    /// last promotion proves nothing, for the node may have been started since.
+    /// last promotion proves nothing, for the node may have been started since; one from its own epoch proves something
+    /// of the node it named only if it is about what the promotion made of it.
     pub(super) fn proof(&self, node: &str) -> Option<&'a StopProof> {
         let report = self.report(node)?;
         let proof = report.stopped.as_ref()?;
         let valid = match &self.record.promotion {
             None => true,
             Some(p) if p.node == node => {
-                report.epoch >= p.epoch && p.after_stop.is_none_or(|old| proof.incarnation > old) && proof.was_primary
+                let ran = p.after_stop.is_none_or(|old| proof.incarnation > old) && proof.was_primary;
+                report.epoch > p.epoch || (report.epoch == p.epoch && ran)
             }
             Some(p) => report.epoch >= p.epoch,
         };

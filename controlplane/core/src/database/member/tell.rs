@@ -1,7 +1,7 @@
 //! What an instance tells the master: made of the same observations its own decisions are made of.
 
 use super::{Situation, decide, follow, seal};
-use crate::database::local::{Directory, PrimaryReport, Receiver, Report, Server, StopProof};
+use crate::database::local::{Directory, PrimaryReport, Receiver, Report, Server, StopProof, Task};
 use crate::database::names::Names;
 use crate::database::record::{GroupState, Nodes, Phase};
 
@@ -11,7 +11,8 @@ pub fn report(situation: &Situation<'_>) -> Report {
     let local = s.local;
     let state = s.state();
     let down = local.server == Server::Stopped || (s.weaken.postmaster_is_proof && local.server == Server::Orphaned);
-    let stopped = (down && local.incarnation > 0).then(|| StopProof {
+    let starts = matches!(local.task, Some(Task::Start | Task::Create | Task::Promote));
+    let stopped = (down && !starts && local.incarnation > 0).then(|| StopProof {
         incarnation: local.incarnation,
         was_primary: local.was_primary,
         log: local.log_end(),

@@ -133,7 +133,13 @@ impl World {
             }
             self.step();
         }
-        panic!("never {what}: {:#?}\n{:#?}\n{:#?}", self.state, self.reasons, self.told);
+        let late = self.told.len().saturating_sub(30);
+        panic!(
+            "never {what}: {:?}\n{:#?}\n{:#?}",
+            self.state,
+            self.reasons,
+            &self.told[late..]
+        );
     }
 
     /// Steady under this primary, whole: all live standbys vote and stream.
