@@ -28,6 +28,7 @@ use crate::config::{Config, Level};
 use crate::coordination::{Connector, ZooKeeperConnector};
 use crate::error::ApiError;
 use crate::platform::{self, Clock, Signal, Signals, SystemClock, service};
+use crate::proxy::Proxy;
 use crate::security::{Dialer, NodeBundle, Security};
 use crate::shared::Shared;
 use crate::{logging, session};
@@ -151,6 +152,7 @@ impl Daemon {
         let close = CancellationToken::new();
         let metrics = Arc::new(Metrics::new(&shared.me.node, &shared.me.cluster));
         let (s, m) = (&shared, &metrics);
+        let proxy = Proxy::new(config.proxy.clone(), s.routes.clone(), m.proxy.clone());
         let mut daemon = Daemon {
             grpc: tokio::spawn(api::serve(grpc, s.clone(), security.clone(), m.clone(), close.clone())),
             http: tokio::spawn(api::http::serve(
@@ -165,6 +167,7 @@ impl Daemon {
             helpers: vec![
                 tokio::spawn(security.clone().watch(close.clone())),
                 tokio::spawn(status::tell(s.clone(), PATIENCE)),
+                tokio::spawn(proxy.run(close.clone())),
             ],
             shared,
             close,

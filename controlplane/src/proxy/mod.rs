@@ -12,6 +12,8 @@ mod port;
 mod relay;
 pub mod routes;
 mod session;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::collections::BTreeMap;

@@ -205,7 +205,9 @@ impl Table {
     /// Standbys that may be given new connections.
     fn fit(&self) -> impl Iterator<Item = &Standby> {
         self.standbys.iter().filter(|s| {
+            let is_primary = |p: &Server| p.node == s.server.node && p.address == s.server.address;
             s.state == StandbyState::Streaming
+                && !self.primary.as_ref().is_some_and(is_primary)
                 && (s.timeline == 0 || self.timeline == 0 || s.timeline == self.timeline)
                 && self.max_lag.is_none_or(|most| s.lag.is_some_and(|lag| lag <= most))
         })

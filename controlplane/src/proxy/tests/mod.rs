@@ -1,0 +1,5 @@
+//! The proxy on loopback, with servers that are none and clients of every kind.
+
+mod leading;
+mod ports;
+mod rig;
