@@ -93,3 +93,150 @@ pub fn may_leave(record: &GroupState, primary: &PrimaryReport, weaken: &Weaken) 
 pub fn asks_nobody(record: &GroupState) -> bool {
     record.rules.iter().any(|r| r.need == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn nodes(of: &[&str]) -> Nodes {
+        of.iter().map(|n| (*n).to_owned()).collect()
+    }
+
+    fn rule(voters: &[&str], need: u32, primaries: &[&str]) -> Rule {
+        Rule {
+            id: 1,
+            voters: nodes(voters),
+            need,
+            primaries: nodes(primaries),
+        }
+    }
+
+    #[test]
+    fn how_many_are_asked() {
+        let of = |d: Durability| [0, 1, 2, 3, 4, 5].map(|v| need(v, d));
+        assert_eq!(of(Durability::Quorum), [0, 1, 1, 2, 2, 3]);
+        assert_eq!(of(Durability::QuorumStrict), [1, 1, 1, 2, 2, 3]);
+        assert_eq!(of(Durability::Async), [0; 6]);
+    }
+
+    #[test]
+    fn what_covers_a_rule() {
+        let two = rule(&["b", "c"], 1, &["a"]);
+        let alone = rule(&[], 0, &["a"]);
+        let joint = rule(&["b"], 1, &["a", "z"]);
+        for (rule, answers, want) in [
+            (&two, &["b"][..], false),
+            (&two, &["b", "c"], true),
+            (&two, &["a"], true),
+            (&two, &["b", "x"], false),
+            (&alone, &["b", "c"], false),
+            (&alone, &["a"], true),
+            (&joint, &["a"], false),
+            (&joint, &["a", "z"], true),
+            (&joint, &["b"], true),
+        ] {
+            assert_eq!(covered(rule, &nodes(answers)), want, "{rule:?} {answers:?}");
+        }
+        // Nothing is promised where nobody is asked and the operator wants it so.
+        let rules = [alone];
+        assert_eq!(uncovered(&rules, &Nodes::new(), Durability::Async).len(), 0);
+        assert_eq!(uncovered(&rules, &Nodes::new(), Durability::Quorum).len(), 1);
+    }
+
+    #[test]
+    fn a_joint_is_left_on_the_word_of_this_epoch_alone() {
+        let mut record = GroupState {
+            epoch: 7,
+            ..GroupState::default()
+        };
+        record.append_rule(nodes(&["b", "c"]), 1, nodes(&["a"]));
+        record.append_rule(nodes(&["c", "d"]), 1, nodes(&["a"]));
+        let good = PrimaryReport {
+            epoch: 7,
+            applied: Some(2),
+            applied_at: Some(Lsn(100)),
+            flushed: [("b".to_owned(), Lsn(500)), ("c".to_owned(), Lsn(100))].into(),
+            ..PrimaryReport::default()
+        };
+        let weaken = Weaken::default();
+        assert!(may_leave(&record, &good, &weaken));
+        let late = PrimaryReport {
+            flushed: [("c".to_owned(), Lsn(99))].into(),
+            ..good.clone()
+        };
+        for bad in [
+            PrimaryReport {
+                epoch: 6,
+                ..good.clone()
+            },
+            PrimaryReport {
+                applied: Some(1),
+                ..good.clone()
+            },
+            PrimaryReport {
+                applied: None,
+                ..good.clone()
+            },
+            PrimaryReport {
+                applied_at: None,
+                ..good.clone()
+            },
+            PrimaryReport {
+                flushed: [("b".to_owned(), Lsn(500))].into(),
+                ..good.clone()
+            },
+            late.clone(),
+        ] {
+            assert!(!may_leave(&record, &bad, &weaken), "{bad:?}");
+        }
+        assert!(may_leave(
+            &record,
+            &late,
+            &Weaken {
+                no_flush: true,
+                ..weaken
+            }
+        ));
+    }
+
+    fn some_rule() -> impl Strategy<Value = Rule> {
+        (proptest::collection::btree_set("[b-h]", 1..7), 1usize..7).prop_map(|(voters, need)| {
+            let need = need.min(voters.len()) as u32;
+            Rule {
+                id: 1,
+                voters,
+                need,
+                primaries: Nodes::from(["a".to_owned()]),
+            }
+        })
+    }
+
+    proptest! {
+        /// Any answers that are enough include one that has every acknowledged commit: the rule's one promise.
+        #[test]
+        fn enough_answers_meet_every_commit(rule in some_rule(), acked: u64, heard: u64) {
+            let pick = |bits: u64| -> Nodes {
+                rule.voters.iter().enumerate().filter(|(i, _)| bits >> i & 1 == 1).map(|(_, v)| v.clone()).collect()
+            };
+            let (has_it, answers) = (pick(acked), pick(heard));
+            if can_acknowledge(&rule, &has_it) && answered(&rule, &answers) {
+                prop_assert!(has_it.intersection(&answers).next().is_some());
+            }
+            // And one fewer is not enough: nobody waits for more than must be.
+            if !answered(&rule, &answers) {
+                let others: Nodes = rule.voters.difference(&answers).cloned().collect();
+                prop_assert!(can_acknowledge(&rule, &others));
+            }
+        }
+
+        /// A majority of primary and voters is asked, so that two halves can never both go on.
+        #[test]
+        fn two_halves_never_both_acknowledge(voters in 1usize..9) {
+            let need = need(voters, Durability::Quorum) as usize;
+            let without_primary = voters - need;
+            prop_assert!(need >= 1 && need <= voters);
+            prop_assert!(without_primary < need + 1);
+        }
+    }
+}

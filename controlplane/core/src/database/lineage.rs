@@ -157,3 +157,126 @@ impl fmt::Display for Lineage {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn branch(epoch: u64, timeline: u32, fork: u64) -> Branch {
+        Branch {
+            epoch,
+            timeline,
+            fork: Lsn(fork),
+        }
+    }
+
+    fn lineage(of: &[(u64, u32, u64)]) -> Lineage {
+        Lineage(of.iter().map(|(e, t, f)| branch(*e, *t, *f)).collect())
+    }
+
+    fn end(epoch: u64, lsn: u64) -> LogEnd {
+        LogEnd { epoch, lsn: Lsn(lsn) }
+    }
+
+    #[test]
+    fn positions_print_as_postgresql_does() {
+        for (lsn, text) in [
+            (0x5A1F_0380, "0/5A1F0380"),
+            (0, "0/00000000"),
+            (u64::MAX, "FFFFFFFF/FFFFFFFF"),
+        ] {
+            assert_eq!(Lsn(lsn).to_string(), text);
+            assert_eq!(text.parse(), Ok(Lsn(lsn)));
+        }
+        assert_eq!("16/B374D848".parse(), Ok(Lsn(0x16_B374_D848)));
+        for bad in ["", "/", "0/", "/0", "0", "g/0", "0/+1", "100000000/0", "0/0/0"] {
+            assert!(bad.parse::<Lsn>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ends_are_truncated_to_the_recorded_lineage() {
+        let recorded = lineage(&[(1, 1, 0), (3, 2, 100)]);
+        for (own, at, want) in [
+            // On the newest branch everything counts.
+            (lineage(&[(1, 1, 0), (3, 2, 100)]), end(3, 500), end(3, 500)),
+            // On an older branch, up to the point where the lineage left it.
+            (lineage(&[(1, 1, 0)]), end(1, 80), end(1, 80)),
+            (lineage(&[(1, 1, 0)]), end(1, 900), end(1, 100)),
+            // A promotion that never became steady raises nobody's rank, whether it left early or late.
+            (lineage(&[(1, 1, 0), (2, 2, 90)]), end(2, 900), end(1, 90)),
+            (
+                lineage(&[(1, 1, 0), (3, 2, 100), (4, 3, 300)]),
+                end(4, 900),
+                end(3, 300),
+            ),
+            // The same timeline number of another epoch is another timeline.
+            (lineage(&[(1, 1, 0), (2, 2, 100)]), end(2, 900), end(1, 100)),
+            // Nothing in common is nothing.
+            (lineage(&[(7, 1, 0)]), end(7, 900), end(0, 0)),
+            (Lineage::default(), end(0, 900), end(0, 0)),
+        ] {
+            assert_eq!(recorded.truncate(&own, at), want, "{own} {at}");
+        }
+    }
+
+    #[test]
+    fn what_can_follow_the_lineage() {
+        let to = lineage(&[(1, 1, 0), (3, 2, 100)]);
+        let past = |l| Fit::Past { shared: Lsn(l) };
+        for (own, at, tip, want) in [
+            (lineage(&[(1, 1, 0)]), 80, None, Fit::On),
+            (lineage(&[(1, 1, 0)]), 100, None, Fit::On),
+            (lineage(&[(1, 1, 0)]), 101, None, past(100)),
+            (lineage(&[(1, 1, 0), (3, 2, 100)]), 500, None, Fit::On),
+            (lineage(&[(1, 1, 0), (3, 2, 100)]), 500, Some(400), past(400)),
+            (lineage(&[(1, 1, 0), (2, 2, 100)]), 120, None, Fit::Off),
+            (lineage(&[(1, 1, 0), (3, 2, 100), (4, 3, 300)]), 310, None, Fit::Off),
+            (Lineage::default(), 0, None, Fit::Off),
+        ] {
+            assert_eq!(to.fit(&own, Lsn(at), tip.map(Lsn)), want, "{own} {at}");
+        }
+    }
+
+    /// A history in which each branch begins at or after the one before, and a log that ends past the last fork.
+    fn history() -> impl Strategy<Value = (Lineage, u64)> {
+        (proptest::collection::vec((1u64..4, 0u64..50), 1..5), 0u64..50).prop_map(|(steps, tail)| {
+            let mut at = (0, 0, 0);
+            let mut all = Vec::new();
+            for (i, (epoch, fork)) in steps.into_iter().enumerate() {
+                at = (at.0 + epoch, at.1 + 1, if i == 0 { 0 } else { at.2 + fork });
+                all.push(branch(at.0, at.1, at.2));
+            }
+            (Lineage(all), at.2 + tail)
+        })
+    }
+
+    proptest! {
+        /// Truncating twice is truncating once; nothing is ever gained; a log on the lineage itself loses nothing.
+        #[test]
+        fn truncation_only_takes_away((own, lsn) in history(), (other, _) in history()) {
+            let log = end(own.last().unwrap().epoch, lsn);
+            let cut = other.truncate(&own, log);
+            prop_assert!(cut.lsn <= log.lsn);
+            prop_assert!(cut.epoch <= log.epoch);
+            prop_assert_eq!(other.truncate(&own, LogEnd { epoch: log.epoch, lsn: cut.lsn }), cut);
+            prop_assert_eq!(own.truncate(&own, log), log);
+        }
+
+        /// What fits loses nothing by truncation, and so may be compared by its rank.
+        #[test]
+        fn what_fits_is_not_truncated((own, lsn) in history(), (other, _) in history()) {
+            let log = end(own.last().unwrap().epoch, lsn);
+            if other.fit(&own, log.lsn, None) == Fit::On {
+                prop_assert_eq!(other.truncate(&own, log), log);
+            }
+        }
+
+        /// Positions survive their text.
+        #[test]
+        fn text_round_trip(lsn: u64) {
+            prop_assert_eq!(Lsn(lsn).to_string().parse::<Lsn>(), Ok(Lsn(lsn)));
+        }
+    }
+}

@@ -103,3 +103,63 @@ impl fmt::Display for Names {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rule(voters: &[&str], need: u32) -> Rule {
+        Rule {
+            id: 1,
+            voters: voters.iter().map(|v| (*v).to_owned()).collect(),
+            need,
+            primaries: Nodes::from(["p".to_owned()]),
+        }
+    }
+
+    #[test]
+    fn names_of_rules() {
+        for (rule, text) in [
+            (rule(&["n2", "n3"], 1), r#"ANY 1 ("n2_e7", "n3_e7")"#),
+            (rule(&["n2", "n3", "n-4"], 2), r#"ANY 2 ("n-4_e7", "n2_e7", "n3_e7")"#),
+            (rule(&[], 0), ""),
+            // Asking for more than there are can only wait: never an empty list, which PostgreSQL would refuse.
+            (rule(&[], 1), "ANY 1 (closed)"),
+            (rule(&["n2"], 2), "ANY 1 (closed)"),
+        ] {
+            let names = Names::of(&rule, 7);
+            assert_eq!(names.to_string(), text);
+            assert_eq!(Names::parse(text), names);
+        }
+    }
+
+    #[test]
+    fn what_others_wrote_is_told_apart() {
+        for text in [
+            "*",
+            "n2_e7",
+            "ANY 1 (n2)",
+            "FIRST 1 (\"n2_e7\")",
+            "ANY 1 (\"n2_e7\", \"n3_e8\")",
+            "ANY x (\"n2_e7\")",
+        ] {
+            assert_eq!(Names::parse(text), Names::Other(text.to_owned()));
+        }
+        for bad in ["n2", "n2_e", "_e7", "n2_e07", "n2_ex", "n2_e0"] {
+            assert_eq!(parse_application_name(bad), None, "{bad}");
+        }
+        assert_eq!(parse_application_name("a_e1_e22"), Some(("a_e1", 22)));
+    }
+
+    proptest! {
+        /// What is set is what `SHOW` is read as; no rule that asks somebody ever becomes empty (R5).
+        #[test]
+        fn round_trip(voters in proptest::collection::btree_set("[a-z][a-z0-9-]{0,8}", 0..5), need in 0u32..5, epoch in 1u64..1000) {
+            let rule = Rule { id: 1, voters, need, primaries: Nodes::new() };
+            let names = Names::of(&rule, epoch);
+            prop_assert_eq!(Names::parse(&names.to_string()), names.clone());
+            prop_assert_eq!(names == Names::Empty, need == 0);
+        }
+    }
+}

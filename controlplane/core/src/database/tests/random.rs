@@ -106,6 +106,22 @@ fn story(n: usize, durability: Durability, faults: &[(Fault, u64)]) {
     }
 }
 
+/// Without a quorum commits may be lost, but never do two instances acknowledge at once, and the group comes back.
+#[test]
+fn async_never_has_two_primaries() {
+    let config = ProptestConfig {
+        cases: 96,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let faults = proptest::collection::vec((fault(), 50u64..9000), 1..20);
+    let ran = proptest::test_runner::TestRunner::new(config).run(&(2usize..5, faults), |(n, faults)| {
+        story(n, Durability::Async, &faults);
+        Ok(())
+    });
+    ran.unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -463,7 +463,9 @@ impl World {
             for rule in next.rules.iter().filter(|_| !self.weaken.primary_votes) {
                 assert!(rule.voters.is_disjoint(&rule.primaries), "a primary votes: {rule:?}");
             }
-            if next.phase == Phase::Promoting && self.state.phase != Phase::Promoting {
+            let promises = self.spec.durability != crate::database::Durability::Async;
+            let promises = promises && !self.state.forced.as_ref().is_some_and(|f| f.allow_data_loss);
+            if promises && next.phase == Phase::Promoting && self.state.phase != Phase::Promoting {
                 self.check_complete(&next);
             }
             self.told.push(format!(
