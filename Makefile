@@ -16,10 +16,10 @@ RUN_PACKAGES := default-jre-headless zookeeper
 TEST_PACKAGES := $(BUILD_PACKAGES) $(RUN_PACKAGES) iproute2
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: help demo build test lint bench sim windows install uninstall
+.PHONY: help demo build test lint bench bench-failover sim windows install uninstall
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## had and hactl, debug build, in target/debug
 	@.ci/rust
@@ -48,6 +48,12 @@ bench: ## The figures of the README, measured on this machine (release build)
 	@.ci/need $(TEST_PACKAGES)
 	cargo build --release --locked --workspace --bins
 	cargo run --release --locked -p ha-tests --bin bench
+
+bench-failover: ## Write gaps under faults beside Patroni and pg_auto_failover (root; an hour; ARGS="--runs 1 --fault switchover")
+	@.ci/rust
+	@.ci/need $(TEST_PACKAGES)
+	cargo build --release --locked --workspace --bins
+	HA_PEERS=$$(.ci/peers) HA_TEST_BIN=$(TARGET)/release $(TARGET)/release/bench-failover $(ARGS)
 
 sim: ## The seeded simulation: SEEDS=1-10000, or SEEDS=17 with its whole trace; DB=1 for the database protocol
 	@.ci/rust

@@ -7,6 +7,8 @@ pub mod cluster;
 pub mod conformance;
 pub mod dbsim;
 #[cfg(target_os = "linux")]
+pub mod failover;
+#[cfg(target_os = "linux")]
 pub mod netns;
 pub mod sim;
 pub mod zookeeper;

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// The address of the bridge, where the calling thread is.
 pub const HUB: &str = "10.88.0.254";
@@ -89,6 +91,42 @@ impl Network {
     pub fn under(&self, node: u8) -> Vec<String> {
         let pid = self.nodes[usize::from(node)].id().to_string();
         ["nsenter", "--net", "--target", &pid, "--"].map(String::from).to_vec()
+    }
+
+    /// Everything that runs at a node, whoever started it.
+    ///
+    /// # Errors
+    /// If the node's own holder is gone.
+    pub fn processes(&self, node: u8) -> Result<Vec<Pid>> {
+        let holder = self.nodes[usize::from(node)].id();
+        let its = std::fs::read_link(format!("/proc/{holder}/ns/net")).context("the node is gone")?;
+        let running = std::fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let at_node = |pid: &u32| {
+            let here = std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|link| link == its);
+            here && *pid != holder
+        };
+        Ok(running
+            .filter(at_node)
+            .filter_map(|pid| Some(Pid::from_raw(i32::try_from(pid).ok()?)))
+            .collect())
+    }
+
+    /// Sends a signal to everything that runs at a node, until nothing new appears there.
+    ///
+    /// # Errors
+    /// As [`Network::processes`].
+    pub fn signal_all(&self, node: u8, signal: Signal) -> Result<()> {
+        let mut told = std::collections::BTreeSet::new();
+        loop {
+            let new: Vec<Pid> = self.processes(node)?.into_iter().filter(|p| told.insert(*p)).collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            for pid in new {
+                // One that has ended meanwhile needs no signal.
+                let _ = kill(pid, signal);
+            }
+        }
     }
 
     /// Cuts a node off: nothing reaches it nor comes from it, and nobody is told.

@@ -77,7 +77,7 @@ pub(super) fn beside(what: &str, figures: &Figures, other: Option<(&str, &Figure
 }
 
 /// Says on what machine all this is measured.
-pub(super) fn machine() {
+pub(crate) fn machine() {
     let cpus = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
     let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = model

@@ -9,6 +9,8 @@ mod scale;
 
 use anyhow::{Result, ensure};
 
+pub(crate) use figures::machine;
+
 /// The parts, in the order in which they are run.
 const PARTS: [&str; 4] = ["mastership", "commands", "idle", "scale"];
 

@@ -1,0 +1,209 @@
+//! The application: one row every five milliseconds through a connection that may write, to whichever host that is.
+//!
+//! It counts as acknowledged what PostgreSQL answered without the warning that a synchronous wait was cancelled, and keeps
+//! the number of each such row, to look for it afterwards.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::future::poll_fn;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_postgres::config::TargetSessionAttrs;
+use tokio_postgres::{AsyncMessage, Config, NoTls};
+
+/// Between two rows.
+const EVERY: Duration = Duration::from_millis(5);
+/// How long a row may take before the connection is given up; how long one may take to be opened at one host.
+const ROW: Duration = Duration::from_millis(500);
+const CONNECT: Duration = Duration::from_millis(500);
+/// How long what follows a fault is watched at least.
+const WATCHED: Duration = Duration::from_secs(6);
+/// Rows that must have been acknowledged without a break before a measurement begins or ends.
+const STEADY: Duration = Duration::from_secs(2);
+/// The longest pause that is no break.
+const BREAK: Duration = Duration::from_millis(250);
+
+#[derive(Debug, Default)]
+struct Log {
+    /// When each row was acknowledged, and its number.
+    rows: Vec<(Instant, i64)>,
+}
+
+/// The application, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Client {
+    hosts: Vec<(String, u16)>,
+    log: Arc<Mutex<Log>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn config(host: &str, port: u16) -> Config {
+    let mut config = Config::new();
+    config
+        .host(host)
+        .port(port)
+        .user("app")
+        .password("app")
+        .dbname("app")
+        .connect_timeout(CONNECT)
+        .target_session_attrs(TargetSessionAttrs::ReadWrite);
+    config
+}
+
+/// A connection on which nothing is lost: it notes the warning that makes an answer worthless.
+struct Open {
+    client: tokio_postgres::Client,
+    warned: Arc<AtomicBool>,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+async fn open(host: &str, port: u16) -> Result<Open> {
+    let config = config(host, port);
+    let (client, mut connection) = timeout(CONNECT * 2, config.connect(NoTls)).await??;
+    let warned = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&warned);
+    let driver = tokio::spawn(async move {
+        while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notice(notice) = message
+                && notice.message().contains("canceling")
+            {
+                flag.store(true, Ordering::SeqCst);
+            }
+        }
+    });
+    Ok(Open { client, warned, driver })
+}
+
+/// The first host that may be written to.
+async fn any(hosts: &[(String, u16)]) -> Result<Open> {
+    let mut why = None;
+    for (host, port) in hosts {
+        match open(host, *port).await {
+            Ok(open) => return Ok(open),
+            Err(e) => why = Some(e),
+        }
+    }
+    Err(why.unwrap_or_else(|| anyhow::anyhow!("no hosts")))
+}
+
+async fn insert_for_ever(hosts: Vec<(String, u16)>, log: Arc<Mutex<Log>>) {
+    let mut number = 0i64;
+    loop {
+        let Ok(open) = any(&hosts).await else {
+            sleep(EVERY).await;
+            continue;
+        };
+        let mut next = Instant::now();
+        loop {
+            number += 1;
+            let row = async {
+                let sql = "insert into bench_rows (number) values ($1)";
+                open.client.execute(sql, &[&number]).await
+            };
+            match timeout(ROW, row).await {
+                Ok(Ok(_)) if !open.warned.load(Ordering::SeqCst) => {
+                    if let Ok(mut log) = log.lock() {
+                        log.rows.push((Instant::now(), number));
+                    }
+                }
+                _ => break,
+            }
+            next = (next + EVERY).max(Instant::now());
+            sleep_until(next).await;
+        }
+    }
+}
+
+impl Client {
+    /// Makes the table and begins.
+    pub(super) async fn start(hosts: Vec<(String, u16)>) -> Result<Client> {
+        let begun = Instant::now();
+        loop {
+            let made = async {
+                let open = any(&hosts).await?;
+                let table = "create table if not exists bench_rows (number bigint primary key)";
+                open.client.batch_execute(table).await?;
+                anyhow::Ok(())
+            };
+            match made.await {
+                Ok(()) => break,
+                Err(e) if begun.elapsed() > Duration::from_secs(60) => return Err(e).context("no table"),
+                Err(_) => sleep(Duration::from_millis(200)).await,
+            }
+        }
+        let log = Arc::new(Mutex::new(Log::default()));
+        let task = tokio::spawn(insert_for_ever(hosts.clone(), Arc::clone(&log)));
+        Ok(Client { hosts, log, task })
+    }
+
+    /// When rows were acknowledged, from this time on.
+    fn since(&self, from: Instant) -> Vec<Instant> {
+        let log = self.log.lock();
+        let rows = log.map(|l| l.rows.iter().map(|(at, _)| *at).collect::<Vec<_>>());
+        rows.unwrap_or_default().into_iter().filter(|at| *at >= from).collect()
+    }
+
+    /// Whether rows came without a break during the last moments.
+    fn steady(&self) -> bool {
+        let from = Instant::now() - STEADY;
+        let rows = self.since(from);
+        let ends = [from].into_iter().chain(rows.iter().copied()).chain([Instant::now()]);
+        let ends: Vec<_> = ends.collect();
+        ends.windows(2).all(|w| w[1] - w[0] < BREAK)
+    }
+
+    /// Waits until rows come without a break.
+    pub(super) async fn settle(&self) -> Result<()> {
+        let begun = Instant::now();
+        while !self.steady() {
+            ensure!(begun.elapsed() < Duration::from_secs(120), "rows are not acknowledged");
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// The longest pause between two acknowledged rows since `begun`, once rows come without a break again.
+    pub(super) async fn gap(&self, begun: Instant, limit: Duration) -> Result<Duration> {
+        let watched = (begun + WATCHED).max(Instant::now() + STEADY);
+        sleep_until(watched).await;
+        while !self.steady() {
+            if begun.elapsed() > limit {
+                bail!("nothing is acknowledged after {} s", limit.as_secs());
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        // The last row before the fault is where the pause begins.
+        let rows = self.since(begun - STEADY);
+        let first = rows.iter().rposition(|at| *at <= begun).unwrap_or(0);
+        let pauses = rows[first..].windows(2).map(|w| w[1] - w[0]);
+        pauses.max().context("nothing was acknowledged")
+    }
+
+    /// How many acknowledged rows are not there.
+    pub(super) async fn missing(&self) -> Result<usize> {
+        self.task.abort();
+        let acknowledged: Vec<i64> = match self.log.lock() {
+            Ok(log) => log.rows.iter().map(|(_, n)| *n).collect(),
+            Err(_) => bail!("the log of rows is gone"),
+        };
+        let open = any(&self.hosts).await?;
+        let found = open.client.query("select number from bench_rows", &[]).await?;
+        let found: std::collections::BTreeSet<i64> = found.iter().map(|r| r.get(0)).collect();
+        Ok(acknowledged.iter().filter(|n| !found.contains(n)).count())
+    }
+}
