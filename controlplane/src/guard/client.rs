@@ -129,6 +129,8 @@ impl Client {
             waiting: HashMap::new(),
             next: 0,
             pushed: (0, 0),
+            quitting: None,
+            ended: false,
         };
         Client {
             calls,
@@ -223,11 +225,11 @@ impl Client {
         self.call(Ask::Status, CALL).await
     }
 
-    /// Ends the guard, if nothing runs. Another is started at once unless the client is dropped.
+    /// Ends the guard, if nothing runs, and this client with it.
     ///
     /// # Errors
     /// See [`GuardError`].
-    pub async fn quit(self) -> Result<(), GuardError> {
+    pub async fn quit(&self) -> Result<(), GuardError> {
         self.call(Ask::Quit, CALL).await.map(drop)
     }
 
@@ -274,6 +276,10 @@ struct Task {
     next: u64,
     /// The incarnation and the deadline that were sent last on this connection.
     pushed: (u64, u64),
+    /// The request that ends the guard.
+    quitting: Option<u64>,
+    /// It was carried out.
+    ended: bool,
 }
 
 impl Task {
@@ -297,6 +303,9 @@ impl Task {
                 told.clone_from(&why);
             }
             self.view.send_modify(|v| v.detached = Some(why));
+            if self.ended {
+                return;
+            }
             sleep(pause).await;
             pause = (pause * 2).min(MAX_PAUSE);
         }
@@ -358,6 +367,9 @@ impl Task {
                             let line: Vec<u8> = input.drain(..=end).collect();
                             self.hear(&line);
                         }
+                        if self.ended {
+                            return "it was told to end".to_owned();
+                        }
                         if input.len() > MAX_LINE {
                             return "it does not speak as a guard does".to_owned();
                         }
@@ -413,6 +425,7 @@ impl Task {
         match serde_json::from_slice(line) {
             Ok(Word::Done { id, status }) => {
                 self.see(&status);
+                self.ended |= self.quitting == Some(id);
                 if let Some(waits) = self.waiting.remove(&id) {
                     let _ = waits.send(Ok(*status));
                 }
@@ -458,6 +471,9 @@ impl Task {
         answer: Option<oneshot::Sender<Result<Status, GuardError>>>,
     ) -> Result<(), String> {
         self.next += 1;
+        if matches!(ask, Ask::Quit) {
+            self.quitting = Some(self.next);
+        }
         let mut line = serde_json::to_vec(&Request { id: self.next, ask }).map_err(|e| e.to_string())?;
         line.push(b'\n');
         if let Some(answer) = answer {

@@ -30,7 +30,7 @@ impl Somebody {
     }
 
     /// One request and its answer; none if the connection is closed instead.
-    fn ask(&mut self, ask: Value) -> Option<Value> {
+    fn ask(&mut self, ask: &Value) -> Option<Value> {
         self.say(format!("{}\n", json!({"id": 1, "ask": ask})).as_bytes());
         self.hear()
     }
@@ -82,7 +82,7 @@ async fn another_token_is_refused() {
     let (rig, client) = guarded().await;
     for wrong in ["", "x", "7a0dd3a2-9d44-4e05-9a0e-000000000002"] {
         let mut other = Somebody::new(&rig);
-        assert_eq!(code(other.ask(hello(wrong, 99))), "not_yours");
+        assert_eq!(code(other.ask(&hello(wrong, 99))), "not_yours");
         assert!(other.is_cut_off());
     }
     // Nothing else is answered before hello.
@@ -93,7 +93,7 @@ async fn another_token_is_refused() {
         json!("quit"),
     ] {
         let mut other = Somebody::new(&rig);
-        let answer = other.ask(ask);
+        let answer = other.ask(&ask);
         assert!(
             answer.as_ref().is_some_and(|a| a["refused"]["status"].is_null()),
             "{answer:?}"
@@ -109,30 +109,30 @@ async fn the_newest_run_of_the_daemon_is_heard() {
     let (rig, client) = guarded().await;
     // One that was frozen and wakes up late.
     let mut late = Somebody::new(&rig);
-    assert_eq!(code(late.ask(hello(TOKEN, 4))), "not_yours");
+    assert_eq!(code(late.ask(&hello(TOKEN, 4))), "not_yours");
     drop(client);
     let mut newer = Somebody::new(&rig);
-    assert_eq!(code(newer.ask(hello(TOKEN, 6))), "done");
+    assert_eq!(code(newer.ask(&hello(TOKEN, 6))), "done");
     assert_eq!(
-        code(newer.ask(json!({"deadline": {"incarnation": 2, "until": 1}}))),
+        code(newer.ask(&json!({"deadline": {"incarnation": 2, "until": 1}}))),
         "stale"
     );
     assert_eq!(
-        code(newer.ask(json!({"deadline": {"incarnation": 1, "until": 1}}))),
+        code(newer.ask(&json!({"deadline": {"incarnation": 1, "until": 1}}))),
         "done"
     );
     // The same run again: its earlier connection is given up.
     let mut again = Somebody::new(&rig);
-    assert_eq!(code(again.ask(hello(TOKEN, 6))), "done");
+    assert_eq!(code(again.ask(&hello(TOKEN, 6))), "done");
     assert!(newer.is_cut_off());
-    let status = again.ask(json!("status")).unwrap();
+    let status = again.ask(&json!("status")).unwrap();
     assert_eq!(status["done"]["status"]["state"], "running");
     // What it does not know is no reason to be cut off.
-    assert_eq!(code(again.ask(json!({"sing": {"loud": true}}))), "garbage");
-    assert_eq!(code(again.ask(json!("status"))), "done");
+    assert_eq!(code(again.ask(&json!({"sing": {"loud": true}}))), "garbage");
+    assert_eq!(code(again.ask(&json!("status"))), "done");
     let furthest = u64::try_from((now() + Duration::from_secs(100_000)).as_nanos()).unwrap();
     assert_eq!(
-        code(again.ask(json!({"deadline": {"incarnation": 1, "until": furthest}}))),
+        code(again.ask(&json!({"deadline": {"incarnation": 1, "until": furthest}}))),
         "lease"
     );
 }
@@ -171,7 +171,7 @@ async fn who_does_not_read_is_cut_off() {
     let (rig, client) = guarded().await;
     drop(client);
     let mut deaf = Somebody::new(&rig);
-    assert_eq!(code(deaf.ask(hello(TOKEN, 6))), "done");
+    assert_eq!(code(deaf.ask(&hello(TOKEN, 6))), "done");
     deaf.lines
         .get_mut()
         .set_write_timeout(Some(Duration::from_millis(100)))

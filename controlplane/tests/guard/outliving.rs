@@ -150,7 +150,7 @@ async fn a_damaged_record_is_not_guessed() {
     let rig = Rig::new(true);
     let client = rig.client().await;
     client.start(rig.script(1, "exit 0", None)).await.unwrap();
-    client.quit().await.unwrap_or_default();
+    drop(client);
     for guard in rig.guards() {
         send(guard, Signal::SIGTERM);
     }
@@ -170,4 +170,20 @@ async fn a_deep_state_directory() {
     let client = rig.client().await;
     client.start(rig.script(1, STUBBORN, None)).await.unwrap();
     busy(&rig).await;
+}
+
+/// A guard that does not answer is told from one that does, and heard again when it wakes.
+#[tokio::test]
+async fn a_frozen_guard_is_noticed() {
+    let rig = Rig::new(true);
+    let client = rig.client().await;
+    let status = client.start(rig.script(1, STUBBORN, None)).await.unwrap();
+    send(guard_pid(&status), Signal::SIGSTOP);
+    let mut view = client.view();
+    let noticed = view.wait_for(|v| v.detached.is_some());
+    tokio::time::timeout(PATIENCE, noticed).await.unwrap().unwrap();
+    assert!(client.status().await.is_err(), "and calls end");
+    send(guard_pid(&status), Signal::SIGCONT);
+    let after = client.attached(PATIENCE).await.unwrap();
+    assert_eq!((after.guard, after.pid), (status.guard, status.pid));
 }

@@ -159,13 +159,18 @@ impl Drop for Rig {
         for _ in 0..200 {
             let left: Vec<i32> = self.guards().into_iter().chain(self.running()).collect();
             if left.is_empty() {
-                return;
+                break;
             }
             for pid in left {
                 send(pid, Signal::SIGKILL);
                 send(pid, Signal::SIGCONT);
             }
             std::thread::sleep(Duration::from_millis(20));
+        }
+        // The control group that a killed guard did not remove.
+        let place = read(&self.guard_dir().join("tree"));
+        if let Some(cgroup) = place.lines().nth(1).filter(|dir| !dir.is_empty()) {
+            let _ = std::fs::remove_dir(cgroup);
         }
     }
 }

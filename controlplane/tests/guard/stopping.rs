@@ -154,4 +154,36 @@ async fn a_guard_quits_only_when_nothing_runs() {
     client.stopped(Stop::immediate(1), PATIENCE).await.unwrap();
     client.quit().await.unwrap();
     rig.until("the guard ends", || rig.guards().is_empty()).await;
+    // No other is started in its place.
+    assert!(matches!(client.status().await, Err(GuardError::Unreachable(_))));
+    assert!(rig.guards().is_empty());
+}
+
+/// The disk is full: what could not be noted is not started, for the next guard would not know of it.
+#[tokio::test]
+async fn without_a_record_nothing_is_started() {
+    let rig = Rig::new(true);
+    let client = rig.client().await;
+    // In the way of the new record, for root as well.
+    let obstacle = rig.guard_dir().join("record.new");
+    std::fs::create_dir(&obstacle).unwrap();
+    let refused = client.start(rig.script(1, STUBBORN, None)).await;
+    assert!(
+        matches!(
+            refused,
+            Err(GuardError::Refused {
+                code: Refusal::Record,
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
+    rig.assert_stopped();
+    std::fs::remove_dir(&obstacle).unwrap();
+    client.start(rig.script(1, STUBBORN, None)).await.unwrap();
+    // A disk that fails later keeps nothing from being stopped.
+    std::fs::create_dir(&obstacle).unwrap();
+    client.stopped(Stop::immediate(1), PATIENCE).await.unwrap();
+    rig.assert_stopped();
+    std::fs::remove_dir(&obstacle).unwrap();
 }

@@ -146,10 +146,8 @@ impl Port {
                 }
             }
         }
-        for at in 3..count {
-            if ready[at] {
-                self.attend(at - 3, happenings);
-            }
+        for (at, _) in ready[3..count].iter().enumerate().filter(|(_, ready)| **ready) {
+            self.attend(at, happenings);
         }
         self.connections.retain(|c| {
             let open = c.number != 0;
