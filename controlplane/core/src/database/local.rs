@@ -152,7 +152,8 @@ pub struct Local {
     /// `standby.signal` is there: a start makes a standby.
     pub standby_signal: bool,
     /// Histories of its log's timelines; the last branch is the one of its last record. The epoch of a branch is that of
-    /// the promotion marker for a timeline made here, otherwise that of the upstream it was received from.
+    /// the promotion marker for a timeline made here, otherwise that of the upstream it was received from, and 0 for what
+    /// there was before the group. It is kept on disk, for timelines alone do not tell.
     pub history: Lineage,
     /// Where its log ends: what is *flushed*, the greatest of received and replayed while it streams; after a restart read
     /// from the WAL on disk. None while unknown.

@@ -274,6 +274,7 @@ fn abort(view: &View<'_>) -> Option<Draft> {
         && report.epoch == view.record.epoch
         && report.runs_as_primary()
         && view.started_since(report)
+        && report.history == view.record.lineage
         && view.proof(former).is_none()
         && !primary.probe_failed;
     if !well {

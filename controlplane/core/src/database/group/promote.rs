@@ -72,13 +72,10 @@ fn made(view: &View<'_>, node: &str) -> Option<(Lineage, Option<u64>)> {
             primary.recovered?;
             promotion.lineage.clone()
         }
+        // What it had before the group, other directories may have as well: they fit without a copy then.
         How::Create | How::Adopt => {
-            let branch = report.history.last()?;
-            Lineage(vec![crate::database::Branch {
-                epoch: view.record.epoch,
-                timeline: branch.timeline,
-                fork: crate::database::Lsn(0),
-            }])
+            report.history.last()?;
+            report.history.clone()
         }
     };
     Some((lineage, Some(system_id)))

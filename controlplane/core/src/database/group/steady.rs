@@ -5,8 +5,9 @@ use super::view::View;
 use super::{Draft, instances, rules, switch};
 use crate::database::durability::{can_acknowledge, enough, missing, uncovered};
 use crate::database::local::{PrimaryReport, Report};
-use crate::database::observed::{Decision, Finished, Wanted};
+use crate::database::observed::{Decision, Finished, Request, Wanted};
 use crate::database::record::{Forced, Nodes};
+use crate::refusal::Refusal;
 
 /// What is decided while steady.
 pub(super) fn decide(view: &View<'_>) -> Decision {
@@ -20,6 +21,7 @@ pub(super) fn decide(view: &View<'_>) -> Decision {
         return begin(view, how).decision();
     };
     decision.finished = ended(view);
+    decision.finished.extend(overtaken(view));
     if let Some(draft) = by_hand(view, &mut decision) {
         return draft.onto(decision);
     }
@@ -74,17 +76,46 @@ fn ended(view: &View<'_>) -> Vec<Finished> {
     };
     let asked = view.observed.requests.iter().any(|r| r.operation == last.operation);
     let result = match (&last.rolled_back, &last.to) {
-        (Some(why), _) => Err(crate::refusal::Refusal::new("HA0415", "the switchover was rolled back").why(why)),
+        (Some(why), _) => Err(Refusal::new("HA0415", "the switchover was rolled back").why(why)),
         (None, to) => Ok(format!("{} is primary", to.as_deref().unwrap_or("nobody"))),
     };
+    let mut ended = Vec::new();
     if asked {
-        vec![Finished {
+        ended.push(Finished {
             operation: last.operation.clone(),
             result,
-        }]
-    } else {
-        Vec::new()
+        });
     }
+    ended
+}
+
+/// Requests for a change of primary that came before the one the last change carried out: that one overtook them, and they
+/// would go on overtaking each other.
+fn overtaken(view: &View<'_>) -> Vec<Finished> {
+    let all = &view.observed.requests;
+    let at = all.iter().position(|r| handled(view, &r.operation)).unwrap_or(0);
+    let changes = all[..at].iter().filter(|r| {
+        !matches!(
+            r.what,
+            Wanted::Reinit { .. } | Wanted::Switchover { at_ms: Some(_), .. }
+        )
+    });
+    let refusal = Refusal::new(
+        "HA0408",
+        "another change of primary was asked for later, and was carried out",
+    );
+    let end = |r: &Request| Finished {
+        operation: r.operation.clone(),
+        result: Err(refusal.clone()),
+    };
+    changes.map(end).collect()
+}
+
+/// Requests that nothing has overtaken.
+pub(super) fn newer<'a>(view: &View<'a>) -> &'a [Request] {
+    let all = &view.observed.requests;
+    let at = all.iter().position(|r| handled(view, &r.operation));
+    &all[at.map_or(0, |i| i + 1)..]
 }
 
 /// Whether a request was carried out by the last failover, or is being.
@@ -93,7 +124,7 @@ pub(super) fn handled(view: &View<'_>, operation: &str) -> bool {
 }
 
 fn by_hand(view: &View<'_>, decision: &mut Decision) -> Option<Draft> {
-    for request in &view.observed.requests {
+    for request in newer(view) {
         let Wanted::Failover { to, allow_data_loss } = &request.what else {
             continue;
         };

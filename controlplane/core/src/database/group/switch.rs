@@ -22,8 +22,13 @@ pub(super) fn requested(
     decision: &mut Decision,
 ) -> Option<Draft> {
     let due = view.observed.requests.iter().find_map(|r| match &r.what {
+        // One with a time of its own is not overtaken by what was asked for meanwhile.
         Wanted::Switchover { to, at_ms } if !steady::handled(view, &r.operation) => {
-            at_ms.is_none_or(|at| view.observed.now_ms >= at).then_some((r, to))
+            let current = at_ms.is_some() || steady::newer(view).contains(r);
+            at_ms
+                .is_none_or(|at| view.observed.now_ms >= at)
+                .then_some((r, to))
+                .filter(|_| current)
         }
         _ => None,
     });
@@ -326,14 +331,13 @@ fn back(view: &View<'_>, why: &str, stopped: Option<u64>) -> Draft {
     next.phase = Phase::Steady;
     if let (Some(incarnation), Some(node)) = (stopped, next.primary.clone()) {
         let end = view.proof(&node).and_then(|p| p.log);
-        let history = view.report(&node).map(|r| r.history.clone());
         next.phase = Phase::Promoting;
         next.former = Some(node.clone());
         next.promotion = Some(Promotion {
             how: How::InPlace,
             node,
             epoch: next.epoch,
-            lineage: history.unwrap_or_else(|| next.lineage.clone()),
+            lineage: next.lineage.clone(),
             end: end.unwrap_or_default(),
             rule: None,
             after_stop: Some(incarnation),

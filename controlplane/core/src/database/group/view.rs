@@ -150,7 +150,7 @@ impl<'a> View<'a> {
     }
 
     fn answer(&self, node: &str, report: &Report) -> Option<Answer> {
-        if !self.sound(report) || self.record.rebuilding(node) {
+        if !self.sound(report) || self.record.rebuilding(node) || report.history.0.is_empty() {
             return None;
         }
         let sealed = report.sealed == Some(self.record.epoch);
@@ -201,6 +201,10 @@ impl<'a> View<'a> {
         };
         if self.proof(former).is_some() {
             return Ok(format!("{former} has stopped"));
+        }
+        // It runs as no primary, and what it refuses it refuses for good.
+        if sealed.contains(former) {
+            return Ok(format!("{former} has sealed"));
         }
         let absent = self.seen(former).and_then(|s| s.absent_since);
         let over = lease::over_after(self.timing.session_timeout);

@@ -13,7 +13,9 @@ pub(super) fn electing(s: &Situation<'_>, state: &GroupState, next: &mut MemberD
     let local = s.local;
     if local.is_primary() {
         let former = state.former.as_deref() == Some(local.node.as_str());
-        if !former || state.forced.is_some() {
+        // A promotion that ended late made a timeline that the record does not have: nobody may go on with it.
+        let strayed = local.log.is_some() && local.history != state.lineage;
+        if !former || state.forced.is_some() || strayed {
             stop(s, next, true, "a new primary is being chosen");
         } else if asks_nobody(state) && local.names_set != Some(Names::Closed) {
             // It may turn out to be well and go on; until then nothing it acknowledges alone is promised to last.

@@ -387,7 +387,8 @@ impl World {
         }
         assert!(acked.len() < 2, "two instances acknowledge: {acked:?}");
         for (name, history, lsn) in acked {
-            self.opened.entry(self.state.epoch).or_default().insert(name.clone());
+            let epoch = self.nodes[&name].read.as_ref().map_or(0, |r| r.state.epoch);
+            self.opened.entry(epoch).or_default().insert(name.clone());
             let senders = self.nodes[&name].local.walsenders.clone();
             for w in senders {
                 self.local(&w.node).log = Some(lsn);
