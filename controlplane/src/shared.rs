@@ -6,6 +6,7 @@ use ha_core::{AccessRecord, MasterRecord};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::agent::database::GrantAsk;
 use crate::coordination::{Coordinator, Lease, SessionState};
 use crate::master::handle::Handle;
 use crate::platform::Clock;
@@ -60,6 +61,8 @@ pub struct Shared {
     pub instances: InstancesRx,
     /// Refused calls on their way to the master.
     pub denied: mpsc::Sender<ha_proto::v1::Denied>,
+    /// Questions of primaries on other nodes, on their way to this node's instances.
+    pub grants: mpsc::Sender<GrantAsk>,
     /// Cancelled when the daemon is to end: a restart unless `leave` was asked for.
     pub stop: CancellationToken,
     /// Cancelled when the node leaves the cluster for good.
@@ -86,6 +89,8 @@ pub struct SharedTx {
     pub instances: watch::Sender<Arc<Instances>>,
     /// See [`Shared::denied`]; read by the agent.
     pub denied: mpsc::Receiver<ha_proto::v1::Denied>,
+    /// See [`Shared::grants`]; read by the instances.
+    pub grants: mpsc::Receiver<GrantAsk>,
 }
 
 impl Shared {
@@ -100,6 +105,7 @@ impl Shared {
         let (routes_tx, routes) = watch::channel(Arc::default());
         let (instances_tx, instances) = watch::channel(Arc::default());
         let (denied, denied_rx) = mpsc::channel(64);
+        let (grants, grants_rx) = mpsc::channel(64);
         let shared = Self {
             me: Arc::new(me),
             clock,
@@ -112,6 +118,7 @@ impl Shared {
             routes,
             instances,
             denied,
+            grants,
             stop: CancellationToken::new(),
             leave: CancellationToken::new(),
         };
@@ -125,6 +132,7 @@ impl Shared {
             routes: routes_tx,
             instances: instances_tx,
             denied: denied_rx,
+            grants: grants_rx,
         };
         (shared, tx)
     }

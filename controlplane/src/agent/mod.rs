@@ -7,6 +7,7 @@
 mod command;
 mod conditions;
 mod cursors;
+pub mod database;
 mod hooks;
 pub mod measure;
 mod report;
@@ -53,6 +54,8 @@ pub struct Options {
     pub certificate_expires: Arc<dyn Fn() -> i64 + Send + Sync>,
     /// Operating system, for people.
     pub os: String,
+    /// This node's instances of database groups.
+    pub databases: database::Databases,
 }
 
 /// The agent's parts that others read.
@@ -154,6 +157,7 @@ pub fn new(
             interval: options.interval,
             local_address: options.local_address,
             os: options.os,
+            databases: options.databases,
         };
         let applier = Applier::new(cursors.applied());
         let helpers = async {

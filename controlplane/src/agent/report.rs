@@ -29,6 +29,8 @@ const OPEN: Duration = Duration::from_secs(3);
 const SILENCE: Duration = Duration::from_secs(3);
 /// Least distance of two reports, however much changes.
 const SPACING: Duration = Duration::from_millis(100);
+/// Changes of instances within this time go together.
+const TOGETHER: Duration = Duration::from_millis(1);
 /// Refused calls in one report.
 const DENIED: usize = 16;
 /// How long the last report may take to leave.
@@ -56,6 +58,7 @@ pub(super) struct Reporter {
     pub(super) interval: Duration,
     pub(super) local_address: String,
     pub(super) os: String,
+    pub(super) databases: super::database::Databases,
 }
 
 impl Reporter {
@@ -147,6 +150,8 @@ impl Reporter {
         let mut answered = false;
         let mut conditions = self.conditions.changes();
         conditions.mark_unchanged();
+        let mut databases = self.databases.news();
+        databases.mark_unchanged();
         let mut ticks = tokio::time::interval_at(Instant::now() + self.interval, self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
@@ -162,7 +167,7 @@ impl Reporter {
                             answered = true;
                             tracing::debug!(master = %holder.node, term = message.term, "reporting");
                         }
-                        let Some(input) = input(message) else { continue };
+                        let Some(input) = self.input(message) else { continue };
                         if self.inputs.send(input).await.is_err() {
                             return End::Stopped;
                         }
@@ -176,6 +181,12 @@ impl Reporter {
                     }
                     self.send(&reports, &mut first_denied, &mut sent);
                 }
+                // A master that decides waits for nothing else: no distance is kept, and what comes at once goes together.
+                changed = databases.changed() => if changed.is_ok() {
+                    tokio::time::sleep(TOGETHER).await;
+                    databases.mark_unchanged();
+                    self.send(&reports, &mut first_denied, &mut sent);
+                },
                 changed = conditions.changed() => if changed.is_ok() {
                     tokio::time::sleep_until(sent + SPACING).await;
                     self.send(&reports, &mut first_denied, &mut sent);
@@ -218,6 +229,7 @@ impl Reporter {
 
     fn report(&self, first: bool) -> v1::AgentReport {
         let me = &self.shared.me;
+        let (instances, removed_instances) = self.databases.reports();
         v1::AgentReport {
             node: me.node.clone(),
             boot_id: me.boot_id.clone(),
@@ -233,8 +245,25 @@ impl Reporter {
             started_unix_ms: me.started_ms,
             http_address: me.http_address.clone(),
             os: self.os.clone(),
+            instances,
+            removed_instances,
+            postgres: self.databases.releases(),
             ..v1::AgentReport::default()
         }
+    }
+
+    /// What a message brings. Hints go to the instances: they save time and enable nothing.
+    fn input(&self, message: v1::MasterMessage) -> Option<Input> {
+        match message.body? {
+            Body::Welcome(welcome) => return Some(Input::Tail(welcome.tail_seq)),
+            Body::Changes(batch) => return Some(Input::Streamed(batch.changes.into_iter().map(from_wire).collect())),
+            Body::Beat(_) => {}
+            Body::Group(hint) => self.databases.hint(&hint.group, hint.record_version),
+            Body::Query(query) => self.databases.query(&query.group, query.id),
+            Body::Checkpoint(hint) => self.databases.checkpoint(&hint.group),
+            Body::Restart(order) => self.databases.restart(&order.group, order.incarnation),
+        }
+        None
     }
 }
 
@@ -242,12 +271,4 @@ impl Reporter {
 async fn moved(master: &mut watch::Receiver<MasterRecord>, record: &MasterRecord) -> bool {
     let elsewhere = |now: &MasterRecord| now.term != record.term || now.holder != record.holder;
     master.wait_for(elsewhere).await.is_ok()
-}
-
-fn input(message: v1::MasterMessage) -> Option<Input> {
-    match message.body? {
-        Body::Welcome(welcome) => Some(Input::Tail(welcome.tail_seq)),
-        Body::Changes(batch) => Some(Input::Streamed(batch.changes.into_iter().map(from_wire).collect())),
-        Body::Beat(_) | Body::Group(_) | Body::Query(_) | Body::Checkpoint(_) => None,
-    }
 }

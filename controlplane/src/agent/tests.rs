@@ -117,6 +117,7 @@ impl Rig {
             local_address: "127.0.0.1:9".into(),
             certificate_expires: Arc::new(|| 42),
             os: "os".into(),
+            databases: database::Databases::default(),
         };
         let state = StateDir::open(dir).unwrap();
         let (agent, life) = new(shared.clone(), denied_rx, Arc::new(Plain), state, options);

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub use leave::leave;
 pub use prepare::{check, load};
 
-use crate::agent::{self, Dial, StateDir};
+use crate::agent::{self, Dial, StateDir, database};
 use crate::api::{self, Metrics};
 use crate::config::{Config, Level};
 use crate::coordination::{Connector, ZooKeeperConnector};
@@ -86,6 +86,8 @@ struct Daemon {
     /// Polled in place, not as a task of its own: with the session everything built on it ends at once.
     session: Option<BoxedSession>,
     agent: JoinHandle<()>,
+    /// Runs the instances of database groups; they outlive it.
+    instances: JoinHandle<()>,
     grpc: JoinHandle<()>,
     http: JoinHandle<()>,
     helpers: Vec<JoinHandle<()>>,
@@ -124,6 +126,11 @@ impl Daemon {
         );
         let (shared, mut tx) = Shared::new(me, clock.clone());
         let denied = std::mem::replace(&mut tx.denied, mpsc::channel(1).1);
+        let outlets = database::Outlets {
+            routes: std::mem::replace(&mut tx.routes, watch::channel(Arc::default()).0),
+            instances: std::mem::replace(&mut tx.instances, watch::channel(Arc::default()).0),
+            grants: std::mem::replace(&mut tx.grants, mpsc::channel(1).1),
+        };
         let disk = config.measure_disk.clone().unwrap_or_else(|| config.state_dir.clone());
         let options = session::Options {
             bootstrap: bundle.bootstrap.as_ref().map(prepare::bootstrap),
@@ -138,6 +145,17 @@ impl Daemon {
             Arc::new(ZooKeeperConnector::new(prepare::zookeeper(&bundle), clock.clone()));
         let (hooks_tx, hooks) = watch::channel(config.on_change.clone());
         let certificates = security.clone();
+        let dial = Arc::new(Peers(security.dialer().clone()));
+        let pem = security.clone();
+        let instances = database::Options {
+            settings: config.postgres.clone(),
+            roots: config.postgres_roots(),
+            guard: None,
+            cgroups: true,
+            pem: Box::new(move || pem.pem()),
+            session_timeout: bundle.session_timeout,
+        };
+        let (databases, instances) = database::new(shared.clone(), outlets, dial.clone(), instances);
         let agent_options = agent::Options {
             hooks,
             interval: config.report_interval,
@@ -145,8 +163,8 @@ impl Daemon {
             local_address: prepare::loopback(local(&grpc)?).to_string(),
             certificate_expires: Arc::new(move || certificates.certificate().not_after_ms),
             os,
+            databases,
         };
-        let dial = Arc::new(Peers(security.dialer().clone()));
         let (_, agent) = agent::new(shared.clone(), denied, dial, state, agent_options);
 
         let close = CancellationToken::new();
@@ -163,6 +181,7 @@ impl Daemon {
                 close.clone(),
             )),
             agent: tokio::spawn(agent),
+            instances: tokio::spawn(instances),
             session: Some(Box::pin(session::run(connector, s.clone(), tx, options))),
             helpers: vec![
                 tokio::spawn(security.clone().watch(close.clone())),
@@ -212,6 +231,12 @@ impl Daemon {
                     Ok(()) if self.shared.leave.is_cancelled() => continue,
                     Ok(()) => died("the session's part", "it ended"),
                 }),
+                ended = &mut self.instances, if !self.shared.leave.is_cancelled() => {
+                    // With the node's leaving it ends in order.
+                    if !self.shared.leave.is_cancelled() {
+                        return Err(died("the part that runs database instances", &why(ended)));
+                    }
+                }
                 ended = &mut self.agent => return Err(died("the agent", &why(ended))),
                 ended = &mut self.grpc => return Err(died("the gRPC server", &why(ended))),
                 ended = &mut self.http => return Err(died("the HTTP server", &why(ended))),
@@ -226,7 +251,12 @@ impl Daemon {
         if !leaving {
             self.shared.stop.cancel();
         }
-        let (mut session, mut agent) = (self.session, self.agent);
+        let (mut session, mut agent, mut instances) = (self.session, self.agent, self.instances);
+        if leaving && !instances.is_finished() {
+            // Before the registration goes: clients and the others see the instances stop in order.
+            let _ = tokio::time::timeout(HANDING_OVER, &mut instances).await;
+        }
+        instances.abort();
         let agent_ends = async {
             // A task that ended already must not be waited for twice.
             if !agent.is_finished() {

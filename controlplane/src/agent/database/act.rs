@@ -1,0 +1,150 @@
+//! Short steps, in the order they were decided: configuration, seals, markers, slots.
+//!
+//! Each is taken again when the next look does not show it, so it must do no harm twice; what announces a later step is on
+//! disk before it returns.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ha_core::database::local::Upstream;
+use ha_core::database::member::Action;
+use ha_core::database::names::application_name;
+use ha_core::database::{Lsn, Names};
+
+use super::disk::{self, Clues};
+use crate::postgres::conf::Settings;
+use crate::postgres::connection::Connection;
+use crate::postgres::control;
+use crate::postgres::instance::Instance;
+use crate::postgres::probe::{Prober, Slot};
+use crate::postgres::{PgError, Result};
+
+/// Connecting to one's own server.
+pub(super) const CONNECT: Duration = Duration::from_secs(2);
+/// Until a reload is seen.
+const RELOAD: Duration = Duration::from_secs(2);
+/// Until a receiver is seen to have ended.
+const END_RECEIVER: Duration = Duration::from_secs(3);
+/// Ending walsenders must not hold up the stop that follows.
+const END_SENDERS: Duration = Duration::from_millis(300);
+
+/// What is stored in the configuration by decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Set {
+    /// Whom commits wait for.
+    pub(super) names: Names,
+    /// Whom it streams from.
+    pub(super) upstream: Option<Upstream>,
+}
+
+/// A step with all it needs.
+pub(super) enum Step {
+    /// The mark of the refused epoch, and nobody to stream from.
+    Refuse(u64, Box<Settings>),
+    /// The receiver's end.
+    EndReceiver,
+    /// The promotion marker.
+    MarkPromotion(u64),
+    /// Configuration, and a reload if the server runs.
+    Configure(Box<Settings>),
+    /// Exactly these slots.
+    Slots(Vec<String>, Vec<Slot>),
+    /// No walsenders but this node's.
+    EndSenders(String, u64),
+}
+
+/// What a step did, for what the driver remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Did {
+    /// Nothing to remember.
+    Done,
+    /// The receiver was seen to end.
+    ReceiverEnded,
+}
+
+/// Takes one step.
+pub(super) async fn step(instance: &Instance, step: Step, clues: &Clues, running: bool) -> Result<Did> {
+    match step {
+        Step::Refuse(epoch, settings) => {
+            // Once nobody is named to receive from, what was received could not be told from what was made here.
+            if let Ok(control) = instance.control().await {
+                let newest = newest_timeline(instance, control.timeline).await;
+                if let Ok(history) = instance.history(newest).await {
+                    disk::lineage(instance, &history, clues).await?;
+                }
+            }
+            instance.marks.refuse_below(epoch).await?;
+            configure(instance, &settings, running).await?;
+        }
+        Step::EndReceiver => {
+            let mut prober = Prober::new(instance.place.clone());
+            control::end_receiver(instance, &mut prober, END_RECEIVER).await?;
+            return Ok(Did::ReceiverEnded);
+        }
+        Step::MarkPromotion(epoch) => instance.marks.promote_in(epoch).await?,
+        Step::Configure(settings) => configure(instance, &settings, running).await?,
+        Step::Slots(nodes, present) => {
+            let names = nodes
+                .iter()
+                .map(|n| control::slot_name(n))
+                .collect::<Result<BTreeSet<_>>>()?;
+            let mut connection = Connection::open(&instance.place, CONNECT).await?;
+            control::keep_slots(&mut connection, &names, &present).await?;
+        }
+        Step::EndSenders(except, epoch) => {
+            let mut connection = Connection::open(&instance.place, END_SENDERS).await?;
+            let keep = [application_name(&except, epoch)];
+            control::end_senders(&mut connection, &keep, END_SENDERS).await?;
+        }
+    }
+    Ok(Did::Done)
+}
+
+/// The newest timeline that a running server received or made, as its files have it.
+async fn newest_timeline(instance: &Instance, at_least: u32) -> u32 {
+    instance
+        .log_end()
+        .await
+        .map_or(at_least, |end| end.timeline().max(at_least))
+}
+
+/// Writes the configuration; a running server is told to take it over. Whether it did is seen by the next look alone.
+async fn configure(instance: &Instance, settings: &Settings, running: bool) -> Result<()> {
+    instance.configure(settings).await?;
+    if !running {
+        return Ok(());
+    }
+    // A signal needs no connection, and reaches a server that is full.
+    if !instance.reload_by_signal() {
+        let mut connection = Connection::open(&instance.place, CONNECT).await?;
+        control::reload(&mut connection, RELOAD).await?;
+    }
+    Ok(())
+}
+
+/// Lets the slots of a standby go forward, as its primary's did: what others have need not be kept here.
+pub(super) async fn advance(instance: &Instance, to: &[(String, Lsn)]) -> Result<()> {
+    let mut connection = Connection::open(&instance.place, CONNECT).await?;
+    for (slot, lsn) in to {
+        control::advance_slot(&mut connection, slot, *lsn).await?;
+    }
+    Ok(())
+}
+
+/// Whether a step is a short one.
+pub(super) fn is_short(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Refuse { .. }
+            | Action::EndReceiver
+            | Action::MarkPromotion { .. }
+            | Action::SetNames { .. }
+            | Action::Follow { .. }
+            | Action::Slots { .. }
+    )
+}
+
+/// An error for people.
+pub(super) fn told(e: &PgError) -> String {
+    e.to_string()
+}
