@@ -41,7 +41,7 @@ pub struct Options {
 }
 
 /// Children of the root that every cluster has.
-const FOLDERS: [&str; 8] = [
+const FOLDERS: [&str; 9] = [
     "/nodes",
     "/members",
     "/leases",
@@ -50,6 +50,7 @@ const FOLDERS: [&str; 8] = [
     "/changes",
     "/ops",
     "/services",
+    "/db",
 ];
 /// Pause between attempts to open a session: doubled up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);

@@ -43,8 +43,9 @@ const GRACE: Duration = Duration::from_secs(1);
 const RECHECK: Duration = Duration::from_secs(30);
 
 /// Calls that only the master can answer; other nodes pass them on.
-const MASTER_SERVICES: [&str; 6] = [
+const MASTER_SERVICES: [&str; 7] = [
     "/ha.v1.ClusterService/",
+    "/ha.v1.DatabaseService/",
     "/ha.v1.EventService/",
     "/ha.v1.NodeService/",
     "/ha.v1.OperationService/",

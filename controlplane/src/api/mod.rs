@@ -8,6 +8,7 @@ mod body;
 mod check;
 mod cluster;
 mod connection;
+mod database;
 mod deadline;
 mod denials;
 mod event;
@@ -115,6 +116,7 @@ impl Context {
         add! {
             agent_service_server::AgentServiceServer(MAX_REPORT) agent::AgentApi,
             cluster_service_server::ClusterServiceServer(MAX_MESSAGE) cluster::ClusterApi,
+            database_service_server::DatabaseServiceServer(MAX_MESSAGE) database::DatabaseApi,
             event_service_server::EventServiceServer(MAX_MESSAGE) event::EventApi,
             local_service_server::LocalServiceServer(MAX_MESSAGE) local::LocalApi,
             node_service_server::NodeServiceServer(MAX_MESSAGE) node::NodeApi,

@@ -4,6 +4,7 @@
 use ha_proto::{codes, v1};
 use tokio::sync::{mpsc, oneshot};
 
+use super::databases::{GroupChange, Question};
 use crate::error::ApiError;
 use crate::security::Identity;
 
@@ -46,6 +47,8 @@ pub enum Request {
     CancelOperation(v1::CancelOperationRequest),
     /// A refused call, for the record.
     RecordDenied(v1::Denied),
+    /// A change to a database group.
+    Group(GroupChange),
 }
 
 /// What the master's task is told. The queue is bounded, so the size of the rare large variant costs nothing that counts.
@@ -82,6 +85,8 @@ pub enum Command {
         /// The report.
         report: Box<v1::AgentReport>,
     },
+    /// A question about a database group.
+    Question(Question),
 }
 
 /// What the hub is asked.
@@ -181,5 +186,18 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.hub.send(query(reply)).await.map_err(|_| electing())?;
         answer.await.map_err(|_| electing())
+    }
+
+    /// Asks the master's task about a database group.
+    ///
+    /// # Errors
+    /// What the question was refused with, or [`codes::NO_MASTER`] when mastership has ended.
+    pub async fn question<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<Result<T, ApiError>>) -> Question,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Command::Question(question(reply))).await?;
+        answer.await.unwrap_or_else(|_| Err(electing()))
     }
 }

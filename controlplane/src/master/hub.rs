@@ -16,6 +16,7 @@ use ha_proto::{codes, v1};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::databases::Lines;
 use super::follow::{Log, Operations, feed_agent, follow, list, lock, watch_operation};
 use super::handle::HubQuery;
 use crate::coordination::Coordinator;
@@ -45,6 +46,10 @@ pub(super) enum Update {
     Node(Box<v1::Node>, bool),
     /// A node is shown no more.
     NodeGone(String),
+    /// A database group, whole. `urgent` unless only measurements differ.
+    Group(Box<v1::Group>, bool),
+    /// A database group is shown no more.
+    GroupGone(String),
     /// An entry of the change log.
     Change(v1::Change),
     /// All alerts.
@@ -77,6 +82,7 @@ pub(super) struct Start {
 pub(super) struct Hub {
     state: v1::ClusterState,
     nodes: BTreeMap<String, v1::Node>,
+    groups: BTreeMap<String, v1::Group>,
     users: Vec<v1::User>,
     delta: v1::Delta,
     /// Nodes that changed since the last frame; false: gone.
@@ -85,6 +91,10 @@ pub(super) struct Hub {
     measured_nodes: VecDeque<String>,
     /// The same, to find one.
     measured: BTreeSet<String>,
+    /// Groups that changed since the last frame; false: gone.
+    changed_groups: BTreeMap<String, bool>,
+    /// Groups of which only measurements changed: there are few, so they all get their turn.
+    measured_groups: BTreeSet<String>,
     urgent: bool,
     seq: u64,
     frames: VecDeque<v1::WatchFrame>,
@@ -93,11 +103,12 @@ pub(super) struct Hub {
     log: Arc<Log>,
     operations: Arc<Operations>,
     clock: Arc<dyn Clock>,
+    lines: Lines,
 }
 
 impl Hub {
     /// A hub that nobody watches yet.
-    pub(super) fn new(start: Start, c: Arc<dyn Coordinator>, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(start: Start, c: Arc<dyn Coordinator>, clock: Arc<dyn Clock>, lines: Lines) -> Self {
         let kept = start.changes.into_iter().map(Arc::new).collect();
         let log = Log {
             kept: Mutex::new(kept),
@@ -111,11 +122,14 @@ impl Hub {
                 ..start.state
             },
             nodes: BTreeMap::new(),
+            groups: BTreeMap::new(),
             users: Vec::new(),
             delta: v1::Delta::default(),
             changed_nodes: BTreeMap::new(),
             measured_nodes: VecDeque::new(),
             measured: BTreeSet::new(),
+            changed_groups: BTreeMap::new(),
+            measured_groups: BTreeSet::new(),
             urgent: false,
             seq: 0,
             frames: VecDeque::new(),
@@ -127,6 +141,7 @@ impl Hub {
                 version: watch::Sender::new(0),
             }),
             clock,
+            lines,
         }
     }
 
@@ -189,6 +204,21 @@ impl Hub {
                     return;
                 }
                 self.changed_nodes.insert(name, false);
+            }
+            Update::Group(group, urgent) => {
+                let name = group.name.clone();
+                self.groups.insert(name.clone(), *group);
+                if !urgent {
+                    self.measured_groups.insert(name);
+                    return;
+                }
+                self.changed_groups.insert(name, true);
+            }
+            Update::GroupGone(name) => {
+                if self.groups.remove(&name).is_none() {
+                    return;
+                }
+                self.changed_groups.insert(name, false);
             }
             Update::Change(change) => self.add_change(change),
             Update::Alerts(alerts) => {
@@ -260,6 +290,12 @@ impl Hub {
                 None => delta.removed_nodes.push(name),
             }
         }
+        for (name, present) in std::mem::take(&mut self.changed_groups) {
+            match self.groups.get(&name).filter(|_| present) {
+                Some(group) => delta.databases.push(group.clone()),
+                None => delta.removed_databases.push(name),
+            }
+        }
         delta.revision = self.state.revision;
         self.seq += 1;
         let frame = self.frame(v1::watch_frame::Body::Delta(delta));
@@ -281,7 +317,12 @@ impl Hub {
                 self.changed_nodes.insert(name, true);
             }
         }
-        !self.changed_nodes.is_empty()
+        for name in std::mem::take(&mut self.measured_groups) {
+            if self.groups.contains_key(&name) {
+                self.changed_groups.insert(name, true);
+            }
+        }
+        !self.changed_nodes.is_empty() || !self.changed_groups.is_empty()
     }
 
     fn beat(&mut self) {
@@ -307,6 +348,7 @@ impl Hub {
         let skip = kept.len().saturating_sub(SNAPSHOT_CHANGES);
         v1::ClusterState {
             nodes: self.nodes.values().cloned().collect(),
+            databases: self.groups.values().cloned().collect(),
             recent_changes: kept.iter().skip(skip).map(|c| (**c).clone()).collect(),
             observed_unix_ms: self.clock.wall_ms(),
             ..self.state.clone()
@@ -360,6 +402,7 @@ impl Hub {
                     return;
                 }
                 let (tx, rx) = mpsc::channel(64);
+                self.lines.open(node, tx.clone());
                 let term = self.state.master.as_ref().map_or(0, |m| m.term);
                 self.followers
                     .push(feed_agent(Arc::clone(&self.log), term, Arc::clone(&self.clock), tx).boxed());
@@ -429,7 +472,7 @@ mod tests {
             tail: 0,
             oldest: 1,
         };
-        Hub::new(start, connector.connect().await.unwrap(), clock)
+        Hub::new(start, connector.connect().await.unwrap(), clock, Lines::default())
     }
 
     fn node(i: usize) -> Box<v1::Node> {

@@ -11,7 +11,7 @@ use ha_proto::v1;
 
 use super::hub::Update;
 use super::store::{Draft, StoreError};
-use super::{ABSENCE, DETECT, Master, PROBE_EVERY, SETTLE, probe};
+use super::{ABSENCE, DETECT, Master, PROBE_EVERY, SETTLE, databases, probe};
 use crate::coordination::{CoordError, resolve};
 
 /// What wakes the master.
@@ -31,12 +31,16 @@ pub(super) struct Member {
     pub(super) registration: Option<Registration>,
     /// The registration exists, whether or not it can be read.
     pub(super) registered: bool,
-    absent_since: Option<Duration>,
+    pub(super) absent_since: Option<Duration>,
     registered_since: Option<Duration>,
     watched: bool,
-    last_report: Option<Duration>,
+    pub(super) last_report: Option<Duration>,
     pub(super) last_seen_ms: i64,
-    stream: Option<u64>,
+    pub(super) stream: Option<u64>,
+    /// The newest stream there was: what an older one still says is out of date.
+    newest_stream: u64,
+    /// Since when its stream is broken, where it broke under this master.
+    pub(super) stream_broken: Option<Duration>,
     pub(super) report: Option<v1::AgentReport>,
     pub(super) skew_ms: i64,
     recheck_at: Option<Duration>,
@@ -56,11 +60,18 @@ impl Member {
             last_report: None,
             last_seen_ms: 0,
             stream: None,
+            newest_stream: 0,
+            stream_broken: None,
             report: None,
             skew_ms: 0,
             recheck_at: None,
             presence_since: None,
         }
+    }
+
+    /// It announced a restart.
+    pub(super) fn restarts(&self) -> bool {
+        self.registration.as_ref().is_some_and(|r| r.restarting) || self.report.as_ref().is_some_and(|r| r.restarting)
     }
 }
 
@@ -71,6 +82,8 @@ impl Master<'_> {
             Event::Member(name) => {
                 if let Some(m) = self.members.get_mut(&name) {
                     m.watched = false;
+                    // It may have been there since it was last seen absent: the absence begins anew.
+                    m.absent_since = None;
                 }
                 self.look_at(vec![name]).await
             }
@@ -130,6 +143,7 @@ impl Master<'_> {
             seen.push(read?);
         }
         drop(reads);
+        let mut looked = Vec::with_capacity(seen.len());
         for (name, path, (found, watch)) in seen {
             let event = Event::Member(name.clone());
             self.events.push(watch.fired().map(|()| event).boxed());
@@ -157,6 +171,12 @@ impl Master<'_> {
                     member.registered_since = None;
                 }
             }
+            looked.push(name);
+        }
+        // What databases wait for comes before what is only stored.
+        looked.iter().for_each(|name| self.node_changed(name));
+        self.decide_databases().await?;
+        for name in looked {
             self.conclude(&name).await?;
         }
         Ok(())
@@ -164,7 +184,8 @@ impl Master<'_> {
 
     /// When time alone changes a conclusion next.
     pub(super) fn next_recheck(&self) -> Option<Duration> {
-        let at = self.members.values().filter_map(|m| m.recheck_at).min()?;
+        let members = self.members.values().filter_map(|m| m.recheck_at).min();
+        let at = members.into_iter().chain(self.databases.next_look()).min()?;
         Some(at.saturating_sub(self.now()))
     }
 
@@ -323,6 +344,9 @@ impl Master<'_> {
         let Some(member) = self.members.get_mut(&name) else {
             return Ok(());
         };
+        let current = stream >= member.newest_stream;
+        member.newest_stream = member.newest_stream.max(stream);
+        member.stream_broken = None;
         // An older stream's opening may come after a newer one's, and its end after that: the stream that reports is the one
         // that lives.
         member.stream = Some(stream);
@@ -341,8 +365,13 @@ impl Master<'_> {
                 || old.certificate_expires_unix_ms != report.certificate_expires_unix_ms
                 || old.restarting != report.restarting
         });
+        let told = databases::Told::take(&mut report);
         member.report = Some(report);
         self.stale_alerts |= urgent;
+        if current {
+            self.take_instances(&name, told);
+            self.decide_databases().await?;
+        }
         let before = self.presence(&name);
         self.conclude(&name).await?;
         let urgent = urgent || before != self.presence(&name);
@@ -360,12 +389,19 @@ impl Master<'_> {
             .entry(node.to_owned())
             .or_insert_with(|| Member::unobserved(now));
         member.stream = Some(stream);
+        member.newest_stream = member.newest_stream.max(stream);
+        member.stream_broken = None;
+        self.node_changed(node);
         self.conclude(node).await
     }
 
     pub(super) async fn detached(&mut self, node: &str, stream: u64) -> Result<(), StoreError> {
+        let now = self.now();
         if let Some(member) = self.members.get_mut(node).filter(|m| m.stream == Some(stream)) {
             member.stream = None;
+            member.stream_broken = Some(now);
+            self.node_changed(node);
+            self.decide_databases().await?;
         }
         self.conclude(node).await
     }

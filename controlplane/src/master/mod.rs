@@ -3,6 +3,7 @@
 //! All of it is one future without spawned tasks: when mastership ends the future is dropped, and with it everything the
 //! master was about to do.
 
+pub mod databases;
 mod doctor;
 mod follow;
 pub mod handle;
@@ -13,6 +14,7 @@ mod requests;
 mod seal;
 mod show;
 mod store;
+mod trim;
 pub mod view;
 
 use std::collections::BTreeMap;
@@ -25,11 +27,12 @@ use ha_core::{NodeRecord, Presence, Severity, Transfer, membership};
 use ha_proto::v1;
 use tokio::sync::mpsc;
 
+use self::databases::{Databases, Lines};
 use self::handle::{Command, Handle};
 use self::hub::{Hub, KEPT_CHANGES, Start, Update};
 use self::members::{Event, Member};
 use self::store::{Draft, Store, StoreError};
-use crate::coordination::{CoordError, ServerLook, look_at_server};
+use crate::coordination::{CoordError, ServerLook, SessionState, look_at_server};
 use crate::election::{Participant, Won};
 
 /// Silence after which a registered node is suspect.
@@ -127,6 +130,7 @@ async fn start(p: &Participant<'_>, won: &Won) -> Result<End, StoreError> {
         session_timeout_ms: u64::try_from(p.session_timeout.as_millis()).unwrap_or(u64::MAX),
         ..v1::ClusterState::default()
     };
+    let lines = Lines::default();
     let hub = Hub::new(
         Start {
             state,
@@ -136,6 +140,7 @@ async fn start(p: &Participant<'_>, won: &Won) -> Result<End, StoreError> {
         },
         p.c.clone(),
         clock.clone(),
+        lines.clone(),
     );
     let (updates, updates_rx) = mpsc::unbounded_channel();
     let (commands, commands_rx) = mpsc::channel(1024);
@@ -151,6 +156,8 @@ async fn start(p: &Participant<'_>, won: &Won) -> Result<End, StoreError> {
         alerts: BTreeMap::new(),
         begun: clock.boottime(),
         stale_alerts: true,
+        databases: Databases::begin(clock.boottime()),
+        lines,
     };
     master.inherit().await?;
     let handle = Handle {
@@ -183,6 +190,8 @@ struct Master<'a> {
     alerts: BTreeMap<String, v1::Alert>,
     begun: Duration,
     stale_alerts: bool,
+    databases: Databases,
+    lines: Lines,
 }
 
 impl Master<'_> {
@@ -209,6 +218,8 @@ impl Master<'_> {
         for name in names {
             self.members.insert(name, Member::unobserved(now));
         }
+        self.begin_databases();
+        self.complete_histories().await?;
         self.publish();
         self.show_everything();
         self.finish_transfers().await?;
@@ -253,10 +264,16 @@ impl Master<'_> {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.events
             .push(probe(self.p.options.zookeeper.clone(), Duration::ZERO));
+        let mut session = self.p.c.state();
         loop {
             let recheck = self.next_recheck();
             tokio::select! {
                 biased;
+                changed = session.changed() => {
+                    if changed.is_ok() && *session.borrow_and_update() == SessionState::Live {
+                        self.coordinator_back();
+                    }
+                }
                 Some(event) = self.events.next() => self.observe(event).await?,
                 command = commands.recv() => {
                     let Some(command) = command else { return Ok(End::LeaseOver) };
@@ -270,11 +287,15 @@ impl Master<'_> {
                         }
                     }
                 }
-                () = sleep_for(recheck) => self.recheck().await?,
+                () = sleep_for(recheck) => {
+                    self.decide_databases().await?;
+                    self.recheck().await?;
+                }
                 _ = tick.tick() => if let Some(end) = self.tick().await? {
                     return Ok(end);
                 },
             }
+            self.decide_databases().await?;
             self.publish();
         }
     }
@@ -282,6 +303,7 @@ impl Master<'_> {
     /// What follows from time alone.
     async fn tick(&mut self) -> Result<Option<End>, StoreError> {
         self.end_maintenance().await?;
+        self.end_pauses().await?;
         self.advance_operations().await?;
         self.store.trim_if_due().await;
         self.refresh_alerts();
@@ -289,7 +311,7 @@ impl Master<'_> {
         let Some(candidate) = self.candidacy_of(&to).await? else {
             return Ok(None);
         };
-        tracing::info!("mastership moves to {to}, which is preferred");
+        tracing::info!("mastership moves to {to}");
         Ok(Some(End::Transfer {
             to: Some(Transfer { node: to, candidate }),
             pin: false,
@@ -297,7 +319,7 @@ impl Master<'_> {
     }
 
     /// Another node to which mastership belongs by preference, or which stands while this one is set aside.
-    fn preferred(&self) -> Option<String> {
+    fn preferred(&mut self) -> Option<String> {
         let me = self.p.shared.me.node.as_str();
         if self.in_maintenance() || self.won.record.pinned.as_deref() == Some(me) {
             return None;
@@ -332,7 +354,11 @@ impl Master<'_> {
                 })
                 .flatten()
         });
-        wanted.filter(|w| *w != me).map(str::to_owned)
+        if let Some(wanted) = wanted.filter(|w| *w != me) {
+            return Some(wanted.to_owned());
+        }
+        let settled: Vec<String> = online().map(|(n, _)| n.to_owned()).collect();
+        self.away_from_primary(&settled)
     }
 
     /// Passes on what was stored since.

@@ -36,6 +36,7 @@ impl Master<'_> {
             finished_ms: None,
             error: None,
             request: caller.request_id.clone(),
+            result: String::new(),
         };
         let draft = Self::draft(caller, "op.begun", format!("op/{id}"), text, reason);
         self.store.set_op(&id, record, draft).await?;
@@ -53,6 +54,7 @@ impl Master<'_> {
         draft: Draft,
     ) -> Result<(), StoreError> {
         op.state = state;
+        op.steps.extend(self.databases.take_steps(id));
         op.steps.push((self.wall_ms(), draft.text.clone()));
         op.finished_ms = Some(self.wall_ms());
         op.error = error;
@@ -66,7 +68,7 @@ impl Master<'_> {
         Ok(())
     }
 
-    fn running(&self) -> Vec<(String, OperationRecord)> {
+    pub(super) fn running(&self) -> Vec<(String, OperationRecord)> {
         let all = self
             .store
             .ops
@@ -77,7 +79,9 @@ impl Master<'_> {
 
     pub(super) fn show_operation(&self, id: &str) {
         if let Some(op) = self.store.ops.get(id).and_then(|s| s.envelope.value.as_ref()) {
-            self.tell(Update::Operation(view::operation(id, op)));
+            let mut shown = view::operation(id, op);
+            self.databases.add_steps(id, &mut shown);
+            self.tell(Update::Operation(shown));
         }
     }
 
@@ -132,10 +136,10 @@ impl Master<'_> {
         Ok(())
     }
 
-    /// Whether nothing that must be moved is left on a node: mastership is all that there is to move so far, and it moves
-    /// by itself when another node can take it.
+    /// Whether nothing that must be moved is left on a node: mastership, which moves by itself when another node can take
+    /// it, and the primaries of database groups.
     pub(super) fn is_empty(&self, node: &str) -> bool {
-        node != self.p.shared.me.node || !self.another_may_lead()
+        (node != self.p.shared.me.node || !self.another_may_lead()) && !self.primary_to_move(node)
     }
 
     fn another_may_lead(&self) -> bool {

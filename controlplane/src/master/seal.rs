@@ -7,10 +7,10 @@ use ha_core::{Change, Envelope, MasterRecord, StoredError, change_name, decode, 
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::store::{StoreError, Stored};
-use crate::coordination::{CoordError, Coordinator, resolve};
+use crate::coordination::{CoordError, Coordinator, CreateMode, resolve};
 
 /// Reads and seals under way at once.
-const PARALLEL: usize = 32;
+pub(super) const PARALLEL: usize = 32;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -153,4 +153,15 @@ pub(super) async fn read_changes(
         changes.extend(entry);
     }
     Ok(changes)
+}
+
+/// Makes sure of a folder: a cluster may have been made by a version that did not know it.
+pub(super) async fn folder(c: &dyn Coordinator, path: &str) -> Result<()> {
+    loop {
+        match resolve::create(c, path, b"", CreateMode::Persistent, |_, _| true).await {
+            Ok(_) | Err(CoordError::Exists(_)) => return Ok(()),
+            Err(CoordError::Unavailable(_)) => resolve::wait_live(c).await?,
+            Err(e) => return Err(e.into()),
+        }
+    }
 }

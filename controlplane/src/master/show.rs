@@ -11,18 +11,22 @@ use super::{Master, view};
 
 impl Master<'_> {
     /// Shows the object that a change was about.
-    pub(super) fn show_subject(&self, subject: &str) {
+    pub(super) fn show_subject(&mut self, subject: &str) {
         if let Some(name) = subject.strip_prefix("node/") {
             self.show(name, true);
         } else if subject == "cluster" {
             self.show_maintenance();
+        } else if let Some(group) = subject.strip_prefix("db/") {
+            self.show_group(group);
         } else if subject.starts_with("user/") || subject == "access" {
             self.show_users();
         }
     }
 
     /// Shows all there is.
-    pub(super) fn show_everything(&self) {
+    pub(super) fn show_everything(&mut self) {
+        let groups: Vec<String> = self.store.groups.keys().cloned().collect();
+        groups.iter().for_each(|g| self.show_group(g));
         for name in self.store.nodes.keys().chain(self.members.keys()) {
             self.show(name, true);
         }
@@ -94,7 +98,7 @@ impl Master<'_> {
             conditions,
             registered_address: registration.map(|r| r.address.clone()).unwrap_or_default(),
             os: registration.map(|r| r.os.clone()).unwrap_or_default(),
-            databases: Vec::new(),
+            databases: self.node_instances(name),
         };
         let spec = record.map_or_else(
             || v1::NodeSpec {
@@ -170,8 +174,10 @@ impl Master<'_> {
             .iter()
             .map(|(path, e)| (path.clone(), e.to_string()))
             .collect();
+        let of_groups = self.database_alerts().into_iter().map(|a| (a.id.clone(), a));
         let alerts: BTreeMap<String, v1::Alert> = alert::derive(&nodes, &users, &servers, &damaged, wall)
             .into_iter()
+            .chain(of_groups)
             .map(|(id, a)| {
                 let since = self.alerts.get(&id).map_or(wall, |old| old.since_unix_ms);
                 let shown = v1::Alert {

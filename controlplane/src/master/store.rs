@@ -13,7 +13,9 @@ use ha_core::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::seal::{children, or_damaged, read, read_changes, seal, seal_folder};
+use super::databases::StoredGroup;
+use super::databases::store::seal_groups;
+use super::seal::{children, folder, or_damaged, read, read_changes, seal, seal_folder};
 use crate::coordination::{CoordError, Coordinator, CreateMode, Lease, resolve};
 use crate::platform::Clock;
 
@@ -96,11 +98,11 @@ impl Draft {
 
 /// Everything the master has sealed.
 pub(super) struct Store {
-    c: Arc<dyn Coordinator>,
+    pub(super) c: Arc<dyn Coordinator>,
     clock: Arc<dyn Clock>,
-    term: u64,
-    tail: u64,
-    oldest: u64,
+    pub(super) term: u64,
+    pub(super) tail: u64,
+    pub(super) oldest: u64,
     /// `nodes/<n>`.
     pub(super) nodes: BTreeMap<String, Stored<NodeRecord>>,
     /// `assignments/<n>`.
@@ -111,12 +113,16 @@ pub(super) struct Store {
     pub(super) cluster: Stored<ClusterRecord>,
     /// `access`.
     pub(super) access: Stored<AccessRecord>,
+    /// `db/<g>`.
+    pub(super) groups: BTreeMap<String, StoredGroup>,
     /// Values that cannot be read, by path: shown, and left as they are.
     pub(super) damaged: BTreeMap<String, StoredError>,
     /// Changes that are in the log but not yet passed on.
     pub(super) fresh: Vec<Change>,
     /// Requests that the newest entries of the log came from, with the number of the last entry of each.
     requests: BTreeMap<String, u64>,
+    /// The entry of a change that is made, and that [`Store::settle`] has yet to append.
+    unlogged: Option<Change>,
 }
 
 impl Store {
@@ -126,15 +132,18 @@ impl Store {
     /// [`StoreError::Deposed`] if a higher term was met; what the coordinator reports.
     pub(super) async fn open(c: Arc<dyn Coordinator>, clock: Arc<dyn Clock>, term: u64) -> Result<Self> {
         let s = &*c;
-        let ((nodes, bad_nodes), (assignments, bad_assignments), (ops, bad_ops), cluster, access) = futures::try_join!(
+        folder(s, "/db").await?;
+        let ((nodes, bad_nodes), (assignments, bad_assignments), (ops, bad_ops), cluster, access, sealed) = futures::try_join!(
             seal_folder::<NodeRecord>(s, "/nodes", term),
             seal_folder::<Assignment>(s, "/assignments", term),
             seal_folder::<OperationRecord>(s, "/ops", term),
             seal::<ClusterRecord>(s, "/cluster", term),
             seal::<AccessRecord>(s, "/access", term),
+            seal_groups(s, term),
         )?;
-        let mut damaged: BTreeMap<String, StoredError> =
-            bad_nodes.into_iter().chain(bad_assignments).chain(bad_ops).collect();
+        let (groups, bad_groups) = sealed;
+        let bad = bad_nodes.into_iter().chain(bad_assignments).chain(bad_ops);
+        let mut damaged: BTreeMap<String, StoredError> = bad.chain(bad_groups).collect();
         let cluster = or_damaged("/cluster", cluster, &mut damaged);
         let access = or_damaged("/access", access, &mut damaged);
         let names = children(s, "/changes").await?;
@@ -151,9 +160,11 @@ impl Store {
             ops,
             cluster,
             access,
+            groups,
             damaged,
             fresh: Vec::new(),
             requests: BTreeMap::new(),
+            unlogged: None,
         };
         for change in store.embedded_after(tail) {
             tracing::info!(
@@ -172,7 +183,8 @@ impl Store {
         }
         let single = [&self.cluster.envelope.change, &self.access.envelope.change];
         let all = of(&self.nodes).chain(of(&self.assignments)).chain(of(&self.ops));
-        changes::missing(all.chain(single.into_iter().flatten()), tail)
+        let groups = self.groups.values().flat_map(StoredGroup::changes);
+        changes::missing(all.chain(single.into_iter().flatten()).chain(groups), tail)
     }
 
     /// Number of the last change.
@@ -185,7 +197,7 @@ impl Store {
         self.oldest
     }
 
-    fn check_lease(&self) -> Result<()> {
+    pub(super) fn check_lease(&self) -> Result<()> {
         let lease: Lease = *self.c.lease().borrow();
         if lease.holds(self.clock.boottime()) {
             Ok(())
@@ -194,7 +206,7 @@ impl Store {
         }
     }
 
-    fn change(&self, draft: Draft, before: serde_json::Value, after: serde_json::Value) -> Change {
+    pub(super) fn change(&self, draft: Draft, before: serde_json::Value, after: serde_json::Value) -> Change {
         Change {
             v: FORMAT,
             seq: self.tail + 1,
@@ -223,10 +235,28 @@ impl Store {
         before: serde_json::Value,
         after: serde_json::Value,
     ) -> Result<u64> {
+        self.settle().await?;
         self.check_lease()?;
         let change = self.change(draft, before, after);
         self.append(change).await?;
         Ok(self.tail)
+    }
+
+    /// A change is made; its entry is appended by the next [`Store::settle`], at the latest before the next change.
+    pub(super) fn owe(&mut self, change: Change) {
+        self.unlogged = Some(change);
+    }
+
+    /// Appends the entry of the last change, if it is still to be.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub(super) async fn settle(&mut self) -> Result<()> {
+        if let Some(change) = self.unlogged.clone() {
+            self.append(change).await?;
+            self.unlogged = None;
+        }
+        Ok(())
     }
 
     async fn append(&mut self, change: Change) -> Result<()> {
@@ -273,17 +303,14 @@ impl Store {
     }
 
     /// Makes one change: sets `path` to `value` with the change embedded, then appends the entry.
-    async fn commit<T: Serialize + Clone>(
+    pub(super) async fn commit<T: Serialize + Clone>(
         &mut self,
         path: &str,
         stored: &Stored<T>,
         value: T,
         draft: Draft,
     ) -> Result<Stored<T>> {
-        self.check_lease()?;
-        if let Some(e) = self.damaged.get(path) {
-            return Err(StoreError::Value(e.to_string()));
-        }
+        self.settle().await?;
         let part = draft.part.clone().unwrap_or_default();
         let json = |v: &Option<T>| {
             let whole = v.as_ref().and_then(|v| serde_json::to_value(v).ok());
@@ -298,7 +325,31 @@ impl Store {
             change: Some(change.clone()),
             value: after,
         };
-        let data = encode(&envelope);
+        let stored = loop {
+            match self.set(path, stored, &envelope).await? {
+                Some(stored) => break stored,
+                None => resolve::wait_live(&*self.c).await?,
+            }
+        };
+        self.append(change).await?;
+        Ok(stored)
+    }
+
+    /// The compare-and-set alone; none if there is no connection and it was certainly not carried out.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and [`StoreError::Value`] for a value too large or damaged.
+    pub(super) async fn set<T: Serialize + Clone>(
+        &self,
+        path: &str,
+        stored: &Stored<T>,
+        envelope: &Envelope<T>,
+    ) -> Result<Option<Stored<T>>> {
+        self.check_lease()?;
+        if let Some(e) = self.damaged.get(path) {
+            return Err(StoreError::Value(e.to_string()));
+        }
+        let data = encode(envelope);
         if data.len() > MAX_VALUE {
             return Err(StoreError::Value(format!(
                 "{path} would be {} bytes, the limit is {MAX_VALUE}",
@@ -306,26 +357,19 @@ impl Store {
             )));
         }
         let mine = |b: &[u8]| is_write(b, &envelope.write);
-        let stat = loop {
-            match resolve::compare_and_set(&*self.c, path, &data, stored.version, mine).await {
-                Ok(stat) => break stat,
-                Err(CoordError::BadVersion(_)) => return Err(StoreError::Deposed(path.to_owned())),
-                Err(CoordError::Unavailable(_)) => {
-                    resolve::wait_live(&*self.c).await?;
-                    self.check_lease()?;
-                }
-                Err(e) => return Err(e.into()),
-            }
-        };
-        self.append(change).await?;
-        Ok(Stored {
-            envelope,
-            version: stat.version,
-        })
+        match resolve::compare_and_set(&*self.c, path, &data, stored.version, mine).await {
+            Ok(stat) => Ok(Some(Stored {
+                envelope: envelope.clone(),
+                version: stat.version,
+            })),
+            Err(CoordError::BadVersion(_)) => Err(StoreError::Deposed(path.to_owned())),
+            Err(CoordError::Unavailable(_)) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Creates an empty znode at term 0, or finds the one an earlier attempt left, and seals it.
-    async fn create_empty<T: Serialize + DeserializeOwned + Clone>(&self, path: &str) -> Result<Stored<T>> {
+    pub(super) async fn create_empty<T: Serialize + DeserializeOwned + Clone>(&self, path: &str) -> Result<Stored<T>> {
         self.check_lease()?;
         if let Some(e) = self.damaged.get(path) {
             return Err(StoreError::Value(e.to_string()));
@@ -419,42 +463,5 @@ impl Store {
     pub(super) async fn recent(&mut self, count: u64) -> Result<Vec<Change>> {
         let from = self.oldest.max((self.tail + 1).saturating_sub(count));
         read_changes(&*self.c, from, self.tail).await.map_err(StoreError::from)
-    }
-
-    /// Deletes old entries and finished operations, if enough have piled up. Failing to costs nothing but room.
-    async fn trim(&mut self, names: &[String]) {
-        for seq in changes::trimmable(names, KEEP) {
-            match self.c.delete(&format!("/changes/{}", change_name(seq)), 0).await {
-                Ok(()) | Err(CoordError::NotFound(_)) => self.oldest = seq + 1,
-                Err(_) => return,
-            }
-        }
-    }
-
-    /// Trims the log when it has grown by a step since the oldest entry.
-    pub(super) async fn trim_if_due(&mut self) {
-        if self.tail.saturating_sub(self.oldest) < KEEP + changes::TRIM_STEP {
-            return;
-        }
-        let names: Vec<String> = (self.oldest..=self.tail).map(change_name).collect();
-        self.trim(&names).await;
-    }
-
-    /// Forgets finished operations beyond the newest `keep`.
-    pub(super) async fn trim_ops(&mut self, keep: usize) {
-        let mut finished: Vec<(i64, String)> = self
-            .ops
-            .iter()
-            .filter_map(|(id, s)| Some((s.envelope.value.as_ref()?.finished_ms?, id.clone())))
-            .collect();
-        finished.sort_unstable();
-        let surplus = finished.len().saturating_sub(keep);
-        for (_, id) in finished.into_iter().take(surplus) {
-            let version = self.ops.get(&id).map_or(0, |s| s.version);
-            if self.c.delete(&format!("/ops/{id}"), version).await.is_err() {
-                return;
-            }
-            self.ops.remove(&id);
-        }
     }
 }

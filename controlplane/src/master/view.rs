@@ -1,6 +1,7 @@
 //! From stored records and observations to what the API shows.
 
-use ha_core::{self as core, Change, OperationKind, OperationRecord, Presence, UserRecord};
+use ha_core::database::RoleWanted;
+use ha_core::{self as core, Change, DatabaseOperation, OperationKind, OperationRecord, Presence, UserRecord};
 use ha_proto::v1;
 
 /// Shows a severity.
@@ -101,6 +102,41 @@ fn operation_kind(what: &OperationKind) -> (&'static str, String, Vec<(&'static 
             let deadline = deadline_ms.map(|d| ("deadline_unix_ms", d.to_string()));
             ("node.drain", format!("node/{node}"), deadline.into_iter().collect())
         }
+        OperationKind::Database { group, what } => {
+            let (kind, arguments) = database_kind(what);
+            (kind, format!("db/{group}"), arguments)
+        }
+    }
+}
+
+fn database_kind(what: &DatabaseOperation) -> (&'static str, Vec<(&'static str, String)>) {
+    let some = |name, value: &Option<String>| value.clone().map(|v| (name, v));
+    match what {
+        DatabaseOperation::Create => ("db.create", Vec::new()),
+        DatabaseOperation::Remove => ("db.remove", Vec::new()),
+        DatabaseOperation::Assign { node, role } => {
+            let role = match role {
+                RoleWanted::Primary => "primary",
+                RoleWanted::Sync => "sync",
+                RoleWanted::Async => "async",
+                RoleWanted::None => "none",
+            };
+            ("db.assign", vec![("node", node.clone()), ("role", role.to_owned())])
+        }
+        DatabaseOperation::Switchover { to, at_ms } => {
+            let at = at_ms.map(|at| ("at_unix_ms", at.to_string()));
+            ("db.switchover", some("to", to).into_iter().chain(at).collect())
+        }
+        DatabaseOperation::Failover { to, allow_data_loss } => {
+            let loss = allow_data_loss.then(|| ("allow_data_loss", "true".to_owned()));
+            ("db.failover", some("to", to).into_iter().chain(loss).collect())
+        }
+        DatabaseOperation::Reinit { node } => ("db.reinit", vec![("node", node.clone())]),
+        DatabaseOperation::Restart { targets, rolling } => {
+            let nodes: Vec<&str> = targets.keys().map(String::as_str).collect();
+            let nodes = ("nodes", nodes.join(","));
+            ("db.restart", vec![nodes, ("rolling", rolling.to_string())])
+        }
     }
 }
 
@@ -135,7 +171,7 @@ pub fn operation(id: &str, o: &OperationRecord) -> v1::Operation {
         error_code,
         error,
         arguments: arguments.into_iter().map(|(k, v)| (k.to_owned(), v)).collect(),
-        result: String::new(),
+        result: o.result.clone(),
     }
 }
 

@@ -566,12 +566,15 @@ pub struct PrimaryReport {
     /// Granters it confirms.
     #[prost(string, repeated, tag = "10")]
     pub granters: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Nodes whose grants it holds.
+    /// Standbys that could be granters: they stream in this epoch, or gave a grant when asked.
     #[prost(string, repeated, tag = "11")]
     pub granted_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// How long the last write probe took.
     #[prost(uint64, optional, tag = "12")]
     pub probe_ms: ::core::option::Option<u64>,
+    /// Where crash recovery would begin: after a checkpoint, past where the log was when it was asked for.
+    #[prost(uint64, optional, tag = "13")]
+    pub redo_lsn: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Walsender {
@@ -6811,6 +6814,9 @@ pub struct AgentReport {
     /// Groups of which the node has an instance no more.
     #[prost(string, repeated, tag = "17")]
     pub removed_instances: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Major releases of PostgreSQL installed on the node, sorted: it can take an instance of these.
+    #[prost(uint32, repeated, tag = "18")]
+    pub postgres: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Denied {
@@ -6831,7 +6837,7 @@ pub struct MasterMessage {
     pub term: u64,
     #[prost(int64, tag = "2")]
     pub server_unix_ms: i64,
-    #[prost(oneof = "master_message::Body", tags = "3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "master_message::Body", tags = "3, 4, 5, 6, 7, 8, 9")]
     pub body: ::core::option::Option<master_message::Body>,
 }
 /// Nested message and enum types in `MasterMessage`.
@@ -6851,6 +6857,8 @@ pub mod master_message {
         Query(super::ReportQuery),
         #[prost(message, tag = "8")]
         Checkpoint(super::CheckpointHint),
+        #[prost(message, tag = "9")]
+        Restart(super::RestartOrder),
     }
 }
 /// The record of this group changed: read it. A hint that saves latency; what is done follows from what was read.
@@ -6898,6 +6906,18 @@ pub struct Heartbeat {}
 pub struct CheckpointHint {
     #[prost(string, tag = "1")]
     pub group: ::prost::alloc::string::String,
+}
+/// Stop this incarnation of the group's PostgreSQL, fast; what follows the record starts it again. Sent until the incarnation
+/// is seen replaced; one that is another by now is left alone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RestartOrder {
+    #[prost(string, tag = "1")]
+    pub group: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub incarnation: u64,
+    /// The operation that asked for it.
+    #[prost(string, tag = "3")]
+    pub operation_id: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod agent_service_client {

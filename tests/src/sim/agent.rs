@@ -163,7 +163,10 @@ impl Agent {
                     let input = match message.body {
                         Some(Body::Welcome(w)) => Input::Tail(w.tail_seq),
                         Some(Body::Changes(c)) => Input::Streamed(c.changes.into_iter().map(from_wire).collect()),
-                        Some(Body::Beat(_) | Body::Group(_) | Body::Query(_) | Body::Checkpoint(_)) | None => continue,
+                        Some(
+                            Body::Beat(_) | Body::Group(_) | Body::Query(_) | Body::Checkpoint(_) | Body::Restart(_),
+                        )
+                        | None => continue,
                     };
                     if self.inputs.send(input).await.is_err() {
                         return;

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::database::RoleWanted;
+
 /// The cluster's root znode; written once, when the cluster is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootRecord {
@@ -334,6 +336,60 @@ pub enum OperationKind {
         #[serde(default)]
         deadline_ms: Option<i64>,
     },
+    /// Something done to a database group.
+    Database {
+        /// The group.
+        group: String,
+        /// What.
+        what: DatabaseOperation,
+    },
+}
+
+/// What an operation does to a database group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case")]
+pub enum DatabaseOperation {
+    /// Makes it: over when it has a primary and its instances stream.
+    Create,
+    /// Removes it: over when none of its instances runs.
+    Remove,
+    /// Makes a node's instance what was assigned.
+    Assign {
+        /// The node.
+        node: String,
+        /// What it is to be.
+        role: RoleWanted,
+    },
+    /// Another primary, in order.
+    Switchover {
+        /// The successor; none: the best.
+        #[serde(default)]
+        to: Option<String>,
+        /// Not before this time.
+        #[serde(default)]
+        at_ms: Option<i64>,
+    },
+    /// Another primary, the present one being given up.
+    Failover {
+        /// The successor; none: the best.
+        #[serde(default)]
+        to: Option<String>,
+        /// Acknowledged commits may be lost.
+        #[serde(default)]
+        allow_data_loss: bool,
+    },
+    /// An instance copied afresh.
+    Reinit {
+        /// Its node.
+        node: String,
+    },
+    /// Instances restarted.
+    Restart {
+        /// The incarnation of each that is to be replaced, by node.
+        targets: BTreeMap<String, u64>,
+        /// One after the other.
+        rolling: bool,
+    },
 }
 
 /// `ops/<id>`: a long-running request. Survives the master.
@@ -361,6 +417,9 @@ pub struct OperationRecord {
     /// The request's id.
     #[serde(default)]
     pub request: String,
+    /// What came of it, one line for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub result: String,
 }
 
 /// `hooks` cursor and others use sequence numbers as names: the znode name of a change.

@@ -222,6 +222,7 @@ impl FakeMaster {
                     ..Default::default()
                 }));
             }
+            Command::Question(question) => self.note(format!("{question:?}")),
             Command::Attached { node, stream } => self.note(format!("attached {node} {stream}")),
             Command::Detached { node, stream } => self.note(format!("detached {node} {stream}")),
             Command::Report { stream, report } => {

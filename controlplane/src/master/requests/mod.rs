@@ -19,7 +19,7 @@ use super::{End, Master};
 use crate::error::ApiError;
 
 /// A request's answer, or why the master must end; and what ends it after the answer.
-pub(super) type Done = Result<(v1::ChangeResult, Option<End>), Failed>;
+pub(in crate::master) type Done = Result<(v1::ChangeResult, Option<End>), Failed>;
 
 /// How a request fails.
 pub(in crate::master) enum Failed {
@@ -56,7 +56,7 @@ impl From<StoreError> for Failed {
     }
 }
 
-pub(super) fn unchanged(revision: u64) -> Done {
+pub(in crate::master) fn unchanged(revision: u64) -> Done {
     Ok((
         v1::ChangeResult {
             changed: false,
@@ -67,7 +67,7 @@ pub(super) fn unchanged(revision: u64) -> Done {
     ))
 }
 
-pub(super) fn planned(plan: Vec<String>, revision: u64) -> Done {
+pub(in crate::master) fn planned(plan: Vec<String>, revision: u64) -> Done {
     Ok((
         v1::ChangeResult {
             changed: true,
@@ -99,6 +99,10 @@ impl Master<'_> {
             Command::Attached { node, stream } => self.attached(&node, stream).await.map(|()| None),
             Command::Detached { node, stream } => self.detached(&node, stream).await.map(|()| None),
             Command::Report { stream, report } => self.report(stream, *report).await.map(|()| None),
+            Command::Question(question) => {
+                self.answer(question);
+                Ok(None)
+            }
         }
     }
 
@@ -140,6 +144,7 @@ impl Master<'_> {
                 self.note_denied(d).await?;
                 self.result()
             }
+            Request::Group(change) => self.change_group(caller, change).await,
         }
     }
 
@@ -187,7 +192,7 @@ impl Master<'_> {
     }
 
     /// Checks `--revision`.
-    pub(super) fn expect_revision(&self, what: &str, wanted: u64, actual: u64) -> Result<(), Failed> {
+    pub(in crate::master) fn expect_revision(&self, what: &str, wanted: u64, actual: u64) -> Result<(), Failed> {
         if wanted == 0 || wanted == actual {
             return Ok(());
         }
@@ -223,7 +228,7 @@ impl Master<'_> {
         }
     }
 
-    pub(super) fn result(&self) -> Done {
+    pub(in crate::master) fn result(&self) -> Done {
         Ok((
             v1::ChangeResult {
                 changed: true,

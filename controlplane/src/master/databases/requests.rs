@@ -1,0 +1,683 @@
+//! Requests of operators about groups: each is checked against what is stored and observed, stored, and answered.
+
+use ha_core::database::observed::{Memory, Observed, Request, Wanted};
+use ha_core::database::spec::{InstanceSpec, Pause};
+use ha_core::database::{GroupSpec, GroupState, Phase, RoleWanted, Weaken, group};
+use ha_core::refusal::Refusal;
+use ha_core::{DatabaseOperation, OperationKind, Severity};
+use ha_proto::v1;
+
+use super::super::Master;
+use super::super::handle::Caller;
+use super::super::requests::{Done, Failed, planned, unchanged};
+use super::super::store::{Draft, StoreError};
+use super::operations::role_word;
+use super::spec;
+
+/// A change to a group.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Makes a group.
+    Create(v1::CreateGroupRequest),
+    /// Removes one.
+    Remove(v1::RemoveGroupRequest),
+    /// Assigns a role or a priority.
+    Assign(v1::AssignInstanceRequest),
+    /// Another primary, in order.
+    Switchover(v1::SwitchoverRequest),
+    /// Another primary, whatever becomes of this one.
+    Failover(v1::FailoverRequest),
+    /// A fresh copy.
+    Reinit(v1::ReinitRequest),
+    /// Restarts.
+    Restart(v1::RestartRequest),
+    /// Pauses or resumes.
+    Pause(v1::PauseRequest),
+    /// Replaces the specification.
+    SetConfig(v1::SetConfigRequest),
+}
+
+fn unknown(name: &str) -> Refusal {
+    Refusal::new("HA0401", format!("there is no database group {name}")).next("hactl db list")
+}
+
+impl Master<'_> {
+    /// The group that a request means: the one named, or the only one.
+    pub(super) fn group_named(&self, name: &str) -> Result<String, Failed> {
+        let live = |g: &&super::StoredGroup| g.live().is_some();
+        if !name.is_empty() {
+            if let Some(why) = self.store.damaged_group(name) {
+                return Err(StoreError::Value(why).into());
+            }
+            let found = self.store.groups.get(name).filter(live);
+            return found.map(|_| name.to_owned()).ok_or_else(|| unknown(name).into());
+        }
+        let mut all = self.store.groups.iter().filter(|(_, g)| live(g)).map(|(n, _)| n);
+        match (all.next(), all.next()) {
+            (Some(one), None) => Ok(one.clone()),
+            (Some(_), Some(_)) => Err(Refusal::new("HA0404", "the cluster has several database groups")
+                .next("hactl db list")
+                .into()),
+            (None, _) => Err(Refusal::new("HA0427", "the cluster has no database group")
+                .next("hactl db create NAME --node N1 --node N2 --node N3")
+                .into()),
+        }
+    }
+
+    /// A group's specification and record.
+    pub(super) fn group_parts(&self, name: &str) -> Result<(GroupSpec, GroupState), Failed> {
+        let stored = self.store.groups.get(name).ok_or_else(|| unknown(name))?;
+        let spec = stored.live().ok_or_else(|| unknown(name))?;
+        Ok((spec.clone(), stored.record()))
+    }
+
+    pub(super) fn group_revision(&self, name: &str) -> u64 {
+        self.store.groups.get(name).map_or(0, |g| g.spec.envelope.revision())
+    }
+
+    pub(in crate::master) async fn change_group(&mut self, caller: &Caller, change: Change) -> Done {
+        match change {
+            Change::Create(r) => self.create_group(caller, r).await,
+            Change::Remove(r) => self.remove_group(caller, r).await,
+            Change::Assign(r) => self.assign_instance(caller, r).await,
+            Change::Switchover(r) => self.switchover(caller, r).await,
+            Change::Failover(r) => self.failover(caller, r).await,
+            Change::Reinit(r) => self.reinit(caller, r).await,
+            Change::Restart(r) => self.restart(caller, r).await,
+            Change::Pause(r) => self.pause(caller, r).await,
+            Change::SetConfig(r) => self.set_config(caller, r).await,
+        }
+    }
+
+    /// Stores a specification without verifiers in the change log, and has it acted upon.
+    async fn store_spec(&mut self, name: &str, spec: GroupSpec, mut draft: Draft) -> Result<(), StoreError> {
+        // The entry shows a part that has no verifier: they are no secret, and no news either.
+        draft.part = Some(match draft.kind {
+            "db.paused" | "db.resumed" => "/pause".to_owned(),
+            "db.removed" => "/removed".to_owned(),
+            "db.config" => "/parameters".to_owned(),
+            _ => "/nodes".to_owned(),
+        });
+        self.store.set_group(name, spec, draft).await?;
+        self.databases.groups.entry(name.to_owned()).or_default().due = true;
+        self.hint_spec(name);
+        Ok(())
+    }
+
+    /// Begins an operation on a group and answers with its id.
+    async fn begin(
+        &mut self,
+        caller: &Caller,
+        name: &str,
+        what: DatabaseOperation,
+        options: &v1::ChangeOptions,
+        text: String,
+    ) -> Done {
+        let what = OperationKind::Database {
+            group: name.to_owned(),
+            what,
+        };
+        let id = self
+            .begin_operation(caller, what, Vec::new(), &options.reason, text)
+            .await?;
+        self.databases.groups.entry(name.to_owned()).or_default().due = true;
+        self.publish();
+        self.decide_databases().await?;
+        let (result, _) = self.result()?;
+        Ok((
+            v1::ChangeResult {
+                operation_id: id,
+                ..result
+            },
+            None,
+        ))
+    }
+
+    async fn create_group(&mut self, caller: &Caller, r: v1::CreateGroupRequest) -> Done {
+        let options = r.options.unwrap_or_default();
+        let name = r.name;
+        if let Some(why) = self.store.damaged_group(&name) {
+            return Err(StoreError::Value(why).into());
+        }
+        if self.store.groups.get(&name).is_some_and(|g| g.live().is_some()) {
+            return Err(Refusal::new("HA0402", format!("the group {name} was created already"))
+                .next(format!("hactl db status --group {name}"))
+                .into());
+        }
+        let spec = spec::read(&r.spec.unwrap_or_default(), None)?;
+        spec::check_nodes(&spec, &self.records())?;
+        let nodes: Vec<&str> = spec.nodes.keys().map(String::as_str).collect();
+        if nodes.is_empty() {
+            return Err(Refusal::new("HA0405", "a group needs at least one node")
+                .next("hactl db create NAME --node N1 --node N2 --node N3")
+                .into());
+        }
+        self.free_ports(&name, &spec)?;
+        let text = format!("group {name} on {}", nodes.join(", "));
+        if options.dry_run {
+            let plan = vec![
+                text,
+                "the first primary is made where every directory is empty, or taken over where one has data".to_owned(),
+                "the others are copied from it".to_owned(),
+            ];
+            return planned(plan, self.store.revision());
+        }
+        // A group of this name that was removed begins anew; epochs only grow, and so do the numbers of rules.
+        if let Some(old) = self.store.groups.get(&name).map(super::StoredGroup::record)
+            && old != GroupState::default()
+        {
+            let fresh = GroupState {
+                epoch: old.epoch,
+                rules_made: old.rules_made,
+                ..GroupState::default()
+            };
+            while !self.store.set_record(&name, fresh.clone(), None).await? {
+                crate::coordination::resolve::wait_live(&*self.p.c)
+                    .await
+                    .map_err(StoreError::from)?;
+            }
+            self.databases.groups.remove(&name);
+        }
+        // The request is done when its operation has begun: until then it may be repeated.
+        let mut draft = Self::draft(caller, "db.added", format!("db/{name}"), text.clone(), &options.reason);
+        draft.request = String::new();
+        self.store_spec(&name, spec, draft).await?;
+        self.begin(
+            caller,
+            &name,
+            DatabaseOperation::Create,
+            &options,
+            format!("{text} is being made"),
+        )
+        .await
+    }
+
+    /// Two instances on a node need two ports.
+    fn free_ports(&self, name: &str, spec: &GroupSpec) -> Result<(), Refusal> {
+        let others = self.store.groups.iter().filter(|(n, _)| n.as_str() != name);
+        for (other, stored) in others {
+            let Some(theirs) = stored.live() else { continue };
+            for node in spec.nodes.keys().filter(|n| theirs.nodes.contains_key(*n)) {
+                let port = spec.port(node);
+                if theirs.port(node) == port {
+                    return Err(Refusal::new("HA0405", format!("port {port} on {node} is taken"))
+                        .why(format!("the instance of group {other} listens there"))
+                        .next("hactl db create NAME --port PORT"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_group(&mut self, caller: &Caller, r: v1::RemoveGroupRequest) -> Done {
+        let options = r.options.unwrap_or_default();
+        let tombstone = self.store.groups.get(&r.name).is_some_and(|g| {
+            let spec = g.spec.envelope.value.as_ref();
+            spec.is_some_and(|s| s.removed)
+        });
+        if tombstone {
+            return unchanged(self.store.revision());
+        }
+        let name = self.group_named(&r.name)?;
+        self.expect_revision(&format!("group {name}"), options.revision, self.group_revision(&name))?;
+        if r.delete_data {
+            return Err(
+                Refusal::new("HA0423", "data directories are not deleted over the network")
+                    .why("a group that is removed leaves its data where they are, so that it can be adopted again")
+                    .next(format!(
+                        "hactl db remove {name} --confirm {name}     then delete the directories on the nodes"
+                    ))
+                    .into(),
+            );
+        }
+        if r.confirm != name && !options.dry_run {
+            return Err(
+                Refusal::new("HA0423", format!("removing group {name} ends its databases"))
+                    .why("its name has to be given once more")
+                    .next(format!("hactl db remove {name} --confirm {name}"))
+                    .into(),
+            );
+        }
+        let (mut spec, record) = self.group_parts(&name)?;
+        let mut plan = vec![format!("group {name} removed")];
+        plan.extend(
+            record
+                .instances
+                .keys()
+                .map(|n| format!("PostgreSQL on {n} stopped; its data stay")),
+        );
+        if options.dry_run {
+            return planned(plan, self.store.revision());
+        }
+        spec.removed = true;
+        let mut draft = Self::draft(
+            caller,
+            "db.removed",
+            format!("db/{name}"),
+            format!("group {name} removed"),
+            &options.reason,
+        );
+        draft.severity = Severity::Warning;
+        draft.request = String::new();
+        self.store_spec(&name, spec, draft).await?;
+        self.forget_group(&name);
+        let text = format!("the instances of {name} are being stopped");
+        self.begin(caller, &name, DatabaseOperation::Remove, &options, text)
+            .await
+    }
+
+    async fn assign_instance(&mut self, caller: &Caller, r: v1::AssignInstanceRequest) -> Done {
+        let wanted = spec::read_role(r.role());
+        let options = r.options.unwrap_or_default();
+        let name = self.group_named(&r.group)?;
+        let (before, record) = self.group_parts(&name)?;
+        self.expect_revision(&format!("group {name}"), options.revision, self.group_revision(&name))?;
+        let mut after = before.clone();
+        let listed = after.nodes.entry(r.node.clone()).or_insert_with(|| InstanceSpec {
+            // A node that the master chose is a voting standby.
+            role: RoleWanted::Sync,
+            ..InstanceSpec::default()
+        });
+        listed.role = wanted.unwrap_or(listed.role);
+        listed.priority = r.priority.unwrap_or(listed.priority);
+        let role = listed.role;
+        if role == RoleWanted::Primary {
+            let others = after.nodes.iter_mut().filter(|(n, _)| **n != r.node);
+            for (_, other) in others.filter(|(_, i)| i.role == RoleWanted::Primary) {
+                other.role = RoleWanted::Sync;
+            }
+        }
+        spec::check_nodes(&after, &self.records())?;
+        self.free_ports(&name, &after)?;
+        let leads = record.primary.as_ref() == Some(&r.node);
+        if leads && matches!(role, RoleWanted::None | RoleWanted::Async) {
+            return Err(Refusal::new("HA0410", format!("{} is the primary", r.node))
+                .next("hactl db switchover")
+                .into());
+        }
+        let open = record.phase != Phase::New && role == RoleWanted::Primary && !leads;
+        if after == before && !open {
+            return unchanged(self.group_revision(&name));
+        }
+        let text = format!(
+            "{} is to be {}, priority {}",
+            r.node,
+            role_word(role),
+            after.priority(&r.node)
+        );
+        if open {
+            self.may_switch(&name, Some(r.node.clone()), true)?;
+        }
+        if options.dry_run {
+            let mut plan = vec![text];
+            if open {
+                plan.push(format!("switchover to {}", r.node));
+            }
+            return planned(plan, self.store.revision());
+        }
+        let mut draft = Self::draft(
+            caller,
+            "db.assigned",
+            format!("db/{name}"),
+            text.clone(),
+            &options.reason,
+        );
+        // A new priority alone is done when it is stored.
+        let only_priority = before.role(&r.node) == role && before.nodes.contains_key(&r.node) && !open;
+        if only_priority {
+            self.store_spec(&name, after, draft).await?;
+            return self.result();
+        }
+        draft.request = String::new();
+        self.store_spec(&name, after, draft).await?;
+        let what = DatabaseOperation::Assign { node: r.node, role };
+        self.begin(caller, &name, what, &options, text).await
+    }
+
+    /// What core says to a request at this moment, if that is a refusal.
+    pub(super) fn try_request(&self, name: &str, what: Wanted) -> Result<Vec<String>, Failed> {
+        let (spec, record) = self.group_parts(name)?;
+        let trial = "trial".to_owned();
+        let mut observed: Observed = self.observed(name, &spec, &record);
+        observed.requests = vec![Request {
+            operation: trial.clone(),
+            what,
+        }];
+        let mut memory = self
+            .databases
+            .groups
+            .get(name)
+            .map_or_else(Memory::default, |g| g.memory.clone());
+        let decision = group::decide(
+            &spec,
+            &record,
+            &observed,
+            &mut memory,
+            &self.timing(),
+            &Weaken::default(),
+        );
+        for finished in decision.finished {
+            if finished.operation == trial
+                && let Err(refusal) = finished.result
+            {
+                return Err(refusal.into());
+            }
+        }
+        Ok(decision.reasons)
+    }
+
+    /// Whether a switchover could begin: nothing else is under way, the group is well, the successor can be one.
+    fn may_switch(&self, name: &str, to: Option<String>, assigning: bool) -> Result<(), Failed> {
+        let (spec, record) = self.group_parts(name)?;
+        if let Some(to) = &to
+            && !record.instances.contains_key(to)
+            && !assigning
+        {
+            return Err(Refusal::new("HA0403", format!("{to} has no instance of group {name}"))
+                .next(format!("hactl db status --group {name}"))
+                .into());
+        }
+        self.not_busy(name)?;
+        if record.phase != Phase::Steady || record.primary.is_none() {
+            let reasons = self.databases.groups.get(name).map_or(&[][..], |g| &g.reasons);
+            let mut refusal = Refusal::new("HA0407", format!("group {name} has no primary at the moment"));
+            refusal.why.extend(reasons.iter().take(3).cloned());
+            return Err(refusal.next("hactl db explain").into());
+        }
+        if spec.paused(self.wall_ms()) {
+            tracing::debug!(group = name, "a switchover by hand while paused");
+        }
+        let known = to.as_ref().is_none_or(|t| record.instances.contains_key(t));
+        if known {
+            self.try_request(name, Wanted::Switchover { to, at_ms: None })?;
+        }
+        Ok(())
+    }
+
+    /// One change of primary at a time.
+    fn not_busy(&self, name: &str) -> Result<(), Refusal> {
+        for id in self.running_on(name) {
+            let op = self.store.ops.get(&id).and_then(|s| s.envelope.value.as_ref());
+            let Some(OperationKind::Database { what, .. }) = op.map(|o| &o.what) else {
+                continue;
+            };
+            let busy = match what {
+                DatabaseOperation::Switchover { at_ms, .. } => at_ms.is_none_or(|at| at <= self.wall_ms()),
+                DatabaseOperation::Failover { .. } | DatabaseOperation::Restart { .. } => true,
+                DatabaseOperation::Assign { role, .. } => *role == RoleWanted::Primary,
+                _ => false,
+            };
+            if busy {
+                return Err(
+                    Refusal::new("HA0408", format!("the primary of {name} is being changed already"))
+                        .next(format!("hactl op wait {id}")),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    async fn switchover(&mut self, caller: &Caller, r: v1::SwitchoverRequest) -> Done {
+        let options = r.options.unwrap_or_default();
+        let name = self.group_named(&r.group)?;
+        let to = (!r.to.is_empty()).then(|| r.to.clone());
+        let (_, record) = self.group_parts(&name)?;
+        if to.is_some() && to == record.primary && record.phase == Phase::Steady {
+            return unchanged(self.group_revision(&name));
+        }
+        let at_ms = (r.at_unix_ms != 0).then_some(r.at_unix_ms);
+        if at_ms.is_some_and(|at| at <= self.wall_ms()) {
+            return Err(Refusal::new("HA0009", "a switchover cannot be planned for the past").into());
+        }
+        // What is planned is checked when its time has come.
+        if at_ms.is_none() {
+            self.may_switch(&name, to.clone(), false)?;
+        }
+        let from = record.primary.clone().unwrap_or_else(|| "nobody".to_owned());
+        let target = to.clone().unwrap_or_else(|| "the best standby".to_owned());
+        let text = format!("switchover of {name}, {from} -> {target}");
+        if options.dry_run {
+            let plan = vec![
+                format!("checkpoint on {from}"),
+                "the proxies hold new connections".to_owned(),
+                format!("{from} is stopped, and {target} receives the rest of its log"),
+                format!("{target} becomes primary, and {from} follows it"),
+            ];
+            return planned(plan, self.store.revision());
+        }
+        let what = DatabaseOperation::Switchover { to, at_ms };
+        self.begin(caller, &name, what, &options, text).await
+    }
+
+    async fn failover(&mut self, caller: &Caller, r: v1::FailoverRequest) -> Done {
+        let options = r.options.unwrap_or_default();
+        let name = self.group_named(&r.group)?;
+        let to = (!r.to.is_empty()).then(|| r.to.clone());
+        let (_, record) = self.group_parts(&name)?;
+        self.not_busy(&name)?;
+        if record.phase == Phase::New || record.phase == Phase::Bootstrapping {
+            return Err(Refusal::new("HA0407", format!("group {name} never had a primary yet"))
+                .next("hactl db explain")
+                .into());
+        }
+        if let Some(to) = to.as_ref().filter(|t| !record.instances.contains_key(*t)) {
+            return Err(Refusal::new("HA0403", format!("{to} has no instance of group {name}")).into());
+        }
+        let wanted = Wanted::Failover {
+            to: to.clone(),
+            allow_data_loss: r.allow_data_loss,
+        };
+        if record.phase == Phase::Steady {
+            self.try_request(&name, wanted)?;
+        }
+        let target = to.clone().unwrap_or_else(|| "the best standby".to_owned());
+        let from = record.primary.clone().unwrap_or_else(|| "nobody".to_owned());
+        let text = format!("failover of {name}, {from} -> {target}");
+        if options.dry_run {
+            let plan = vec![
+                format!("every standby refuses {from} and tells where its log ends"),
+                format!("{target} becomes primary with the greatest log among those that answer"),
+            ];
+            return planned(plan, self.store.revision());
+        }
+        let what = DatabaseOperation::Failover {
+            to,
+            allow_data_loss: r.allow_data_loss,
+        };
+        self.begin(caller, &name, what, &options, text).await
+    }
+
+    async fn reinit(&mut self, caller: &Caller, r: v1::ReinitRequest) -> Done {
+        let options = r.options.unwrap_or_default();
+        let name = self.group_named(&r.group)?;
+        let (_, record) = self.group_parts(&name)?;
+        if !record.instances.contains_key(&r.node) {
+            return Err(
+                Refusal::new("HA0403", format!("{} has no instance of group {name}", r.node))
+                    .next(format!("hactl db status --group {name}"))
+                    .into(),
+            );
+        }
+        if record.primary.as_ref() == Some(&r.node) {
+            return Err(Refusal::new("HA0410", format!("{} is the primary", r.node))
+                .next("hactl db switchover")
+                .into());
+        }
+        if record.phase != Phase::Steady {
+            return Err(
+                Refusal::new("HA0407", format!("group {name} has no primary to copy from"))
+                    .next("hactl db explain")
+                    .into(),
+            );
+        }
+        let same = |id: &String| {
+            let op = self.store.ops.get(id).and_then(|s| s.envelope.value.as_ref());
+            op.is_some_and(|o| {
+                matches!(&o.what, OperationKind::Database { what: DatabaseOperation::Reinit { node }, .. } if *node == r.node)
+            })
+        };
+        if let Some(id) = self.running_on(&name).into_iter().find(same) {
+            let (mut result, _) = unchanged(self.group_revision(&name))?;
+            result.operation_id = id;
+            return Ok((result, None));
+        }
+        let text = format!("{} is copied afresh from the primary", r.node);
+        if options.dry_run {
+            let plan = vec![text, "its old directory is kept until the new one streams".to_owned()];
+            return planned(plan, self.store.revision());
+        }
+        let what = DatabaseOperation::Reinit { node: r.node };
+        self.begin(caller, &name, what, &options, text).await
+    }
+
+    async fn restart(&mut self, caller: &Caller, r: v1::RestartRequest) -> Done {
+        let options = r.options.unwrap_or_default();
+        let name = self.group_named(&r.group)?;
+        let (_, record) = self.group_parts(&name)?;
+        self.not_busy(&name)?;
+        if record.phase != Phase::Steady {
+            return Err(
+                Refusal::new("HA0407", format!("group {name} has no primary at the moment"))
+                    .next("hactl db explain")
+                    .into(),
+            );
+        }
+        if !r.node.is_empty() && !record.instances.contains_key(&r.node) {
+            return Err(
+                Refusal::new("HA0403", format!("{} has no instance of group {name}", r.node))
+                    .next(format!("hactl db status --group {name}"))
+                    .into(),
+            );
+        }
+        let instances = self.databases.groups.get(&name).map(|g| &g.instances);
+        let mut targets = std::collections::BTreeMap::new();
+        for node in record.instances.keys() {
+            if !r.node.is_empty() && *node != r.node {
+                continue;
+            }
+            let here = self.members.get(node).is_some_and(|m| m.stream.is_some());
+            let Some(i) = instances.and_then(|all| all.get(node)).filter(|_| here) else {
+                return Err(
+                    Refusal::new("HA0422", format!("the instance on {node} does not report"))
+                        .next(format!("hactl node show {node}"))
+                        .into(),
+                );
+            };
+            if !r.pending_only || !i.wire.pending_restart.is_empty() {
+                targets.insert(node.clone(), i.report.incarnation);
+            }
+        }
+        if targets.is_empty() {
+            return unchanged(self.group_revision(&name));
+        }
+        let names: Vec<&str> = targets.keys().map(String::as_str).collect();
+        let how = if r.rolling { "one after the other" } else { "at once" };
+        let text = format!("restart of {} in {name}, {how}", names.join(", "));
+        if options.dry_run {
+            let mut plan: Vec<String> = targets
+                .keys()
+                .filter(|n| record.primary.as_ref() != Some(n))
+                .map(|n| format!("{n} restarted"))
+                .collect();
+            if let Some(primary) = record.primary.as_ref().filter(|p| targets.contains_key(*p)) {
+                plan.push(format!("switchover, then {primary} follows the new primary"));
+            }
+            return planned(plan, self.store.revision());
+        }
+        let what = DatabaseOperation::Restart {
+            targets,
+            rolling: r.rolling,
+        };
+        self.begin(caller, &name, what, &options, text).await
+    }
+
+    async fn pause(&mut self, caller: &Caller, r: v1::PauseRequest) -> Done {
+        let options = r.options.unwrap_or_default();
+        let name = self.group_named(&r.group)?;
+        let (mut spec, _) = self.group_parts(&name)?;
+        self.expect_revision(&format!("group {name}"), options.revision, self.group_revision(&name))?;
+        let until_ms = (r.on && r.until_unix_ms != 0).then_some(r.until_unix_ms);
+        if until_ms.is_some_and(|u| u <= self.wall_ms()) {
+            return Err(Refusal::new("HA0009", "a pause cannot end in the past").into());
+        }
+        let same = match &spec.pause {
+            Some(p) => r.on && p.until_ms == until_ms && (options.reason.is_empty() || p.reason == options.reason),
+            None => !r.on,
+        };
+        if same {
+            return unchanged(self.group_revision(&name));
+        }
+        let text = format!("group {name} {}", if r.on { "paused" } else { "resumed" });
+        if options.dry_run {
+            return planned(vec![text], self.store.revision());
+        }
+        spec.pause = r.on.then(|| Pause {
+            until_ms,
+            reason: options.reason.clone(),
+            actor: caller.identity.to_string(),
+        });
+        let kind = if r.on { "db.paused" } else { "db.resumed" };
+        let draft = Self::draft(caller, kind, format!("db/{name}"), text, &options.reason);
+        self.store_spec(&name, spec, draft).await?;
+        self.stale_alerts = true;
+        self.result()
+    }
+
+    /// Ends the pauses whose time has come.
+    pub(in crate::master) async fn end_pauses(&mut self) -> Result<(), StoreError> {
+        let wall = self.wall_ms();
+        let over = |g: &super::StoredGroup| {
+            let pause = g.live().and_then(|s| s.pause.as_ref());
+            pause.and_then(|p| p.until_ms).is_some_and(|until| until <= wall)
+        };
+        let due = self.store.groups.iter().filter(|(_, g)| over(g));
+        let due: Vec<(String, Option<GroupSpec>)> =
+            due.map(|(n, g)| (n.clone(), g.spec.envelope.value.clone())).collect();
+        for (name, spec) in due {
+            let Some(mut spec) = spec else { continue };
+            spec.pause = None;
+            let text = format!("group {name} resumed");
+            let draft = Draft::master("db.resumed", format!("db/{name}"), Severity::Info, text)
+                .cause("the time of its pause was over");
+            self.store_spec(&name, spec, draft).await?;
+        }
+        Ok(())
+    }
+
+    async fn set_config(&mut self, caller: &Caller, r: v1::SetConfigRequest) -> Done {
+        let options = r.options.unwrap_or_default();
+        let name = self.group_named(&r.group)?;
+        let (before, _) = self.group_parts(&name)?;
+        self.expect_revision(&format!("group {name}"), options.revision, self.group_revision(&name))?;
+        let wire = r
+            .spec
+            .ok_or_else(|| Refusal::new("HA0009", "the request has no specification"))?;
+        let mut after = spec::read(&wire, Some(&before))?;
+        // Members have calls of their own, and so has the pause.
+        after.nodes.clone_from(&before.nodes);
+        after.pause.clone_from(&before.pause);
+        spec::check_nodes(&after, &self.records())?;
+        self.free_ports(&name, &after)?;
+        if (after.version, &after.directory) != (before.version, &before.directory) {
+            return Err(
+                Refusal::new("HA0405", "version and directory of a group stay as they are")
+                    .why("an instance that is there would not be found any more")
+                    .into(),
+            );
+        }
+        let changes = spec::changes(&before, &after);
+        if after == before {
+            return unchanged(self.group_revision(&name));
+        }
+        if options.dry_run {
+            return planned(changes, self.store.revision());
+        }
+        let mut text = format!("configuration of {name}: {}", changes.join(", "));
+        if text.len() > 300 {
+            text = format!("configuration of {name}: {} changes", changes.len());
+        }
+        let draft = Self::draft(caller, "db.config", format!("db/{name}"), text, &options.reason);
+        self.store_spec(&name, after, draft).await?;
+        self.result()
+    }
+}

@@ -1,0 +1,1 @@
+//! Groups from their creation on.
