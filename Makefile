@@ -13,7 +13,7 @@ SEEDS ?= 1-10000
 
 BUILD_PACKAGES := gcc libc6-dev
 RUN_PACKAGES := default-jre-headless zookeeper
-TEST_PACKAGES := $(BUILD_PACKAGES) $(RUN_PACKAGES) iproute2
+TEST_PACKAGES := $(BUILD_PACKAGES) $(RUN_PACKAGES) iproute2 postgresql haproxy
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help demo build test lint bench bench-failover sim windows install uninstall

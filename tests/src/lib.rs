@@ -10,5 +10,7 @@ pub mod dbsim;
 pub mod failover;
 #[cfg(target_os = "linux")]
 pub mod netns;
+#[cfg(unix)]
+pub mod postgres;
 pub mod sim;
 pub mod zookeeper;

@@ -7,6 +7,7 @@ mod account;
 mod clock;
 mod file;
 pub mod guard;
+pub mod pipe;
 mod private;
 mod process;
 pub mod service;

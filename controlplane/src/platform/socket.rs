@@ -61,3 +61,43 @@ fn share(socket: &Socket) -> io::Result<()> {
 fn share(_: &Socket) -> io::Result<()> {
     Ok(())
 }
+
+/// Lets the process have at least so many open files, as far as its hard limit allows; how many it may have then.
+#[cfg(unix)]
+pub fn room_for_files(wanted: u64) -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return wanted;
+    };
+    if soft >= wanted {
+        return soft;
+    }
+    let new = wanted.min(hard);
+    match setrlimit(Resource::RLIMIT_NOFILE, new, hard) {
+        Ok(()) => new,
+        Err(_) => soft,
+    }
+}
+
+/// Windows has no such limit.
+#[cfg(windows)]
+pub fn room_for_files(wanted: u64) -> u64 {
+    wanted
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    #[test]
+    fn files_get_room() {
+        // The limit is the process's: nextest gives this test one of its own, and elsewhere it is only ever raised back.
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let low = soft.min(900);
+        setrlimit(Resource::RLIMIT_NOFILE, low, hard).unwrap();
+        assert_eq!(super::room_for_files(low - 1), low, "it is never lowered");
+        assert_eq!(super::room_for_files(low + 1), (low + 1).min(hard));
+        assert_eq!(super::room_for_files(u64::MAX), hard);
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    }
+}

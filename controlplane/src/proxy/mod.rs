@@ -35,6 +35,8 @@ use crate::platform::socket;
 /// Between two attempts to listen on a port that is taken.
 const BIND_AGAIN: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Descriptors that everything but the proxy may take.
+const OTHER_FILES: u64 = 1024;
 /// Between two log lines of the same kind.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -147,12 +149,16 @@ impl Proxy {
     pub async fn run(self, stop: CancellationToken) {
         let mut routes = self.routes.clone();
         // A node that leads nobody anywhere needs no threads.
-        let mut workers = None;
+        let (mut workers, mut most) = (None, 0);
         let ending = stop.child_token();
         let _end = ending.clone().drop_guard();
         loop {
             let now = routes.borrow_and_update().clone();
             let wanted = self.wanted(&now);
+            if wanted.len() > most {
+                most = wanted.len();
+                self.make_room(most);
+            }
             if workers.is_none() && !wanted.is_empty() {
                 match Workers::start(self.settings.threads, &ending) {
                     Ok(started) => workers = Some(started),
@@ -169,6 +175,18 @@ impl Proxy {
             }
         }
         self.gates().clear();
+    }
+
+    /// Each client takes two descriptors, and all ports may be full at once.
+    fn make_room(&self, ports: usize) {
+        let wanted = OTHER_FILES + (2 * ports * self.settings.max_connections) as u64;
+        let room = socket::room_for_files(wanted);
+        if room < wanted {
+            tracing::warn!(
+                "this process may have {room} open files, and {wanted} would be needed for max_connections at every port: \
+                 raise LimitNOFILE"
+            );
+        }
     }
 
     fn gates(&self) -> MutexGuard<'_, Gates> {

@@ -16,9 +16,12 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::metrics::Count;
+use crate::platform::pipe::Pipe;
 
 /// What is read at once.
 const CHUNK: usize = 64 * 1024;
+/// So many full reads in a row are the beginning of something big, which is worth a pipe.
+const BULK: u32 = 4;
 /// PostgreSQL never closes half a connection: once it closed, a client gets its last words and this long to close as well.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -122,6 +125,10 @@ struct Half {
     /// What was read and not taken yet, from `at` on. Empty, and without memory, while nothing flows.
     rest: Vec<u8>,
     at: usize,
+    /// Full reads in a row.
+    full: u32,
+    /// While much flows without a break: what it flows through.
+    pipe: Option<Pipe>,
     ended: bool,
     told: bool,
 }
@@ -137,6 +144,14 @@ impl Half {
         count: &Count,
     ) -> Poll<Result<(), Broken>> {
         loop {
+            if let Some(pipe) = &mut self.pipe {
+                match ready!(through(pipe, cx, from.as_ref(), to.as_ref(), count))? {
+                    Flow::On => {}
+                    Flow::Dry => (self.pipe, self.full) = (None, 0),
+                    Flow::End => (self.pipe, self.ended) = (None, true),
+                }
+                continue;
+            }
             while self.at < self.rest.len() {
                 let written = Pin::new(&mut *to).poll_write(cx, &self.rest[self.at..]);
                 match ready!(written).map_err(Broken::Writing)? {
@@ -167,12 +182,57 @@ impl Half {
                 continue;
             }
             count.add(bytes.len());
+            self.full = if bytes.len() == CHUNK { self.full + 1 } else { 0 };
             // Nearly always all of it is taken at once; what is not is kept, and nothing is read until it is gone.
             let taken = match Pin::new(&mut *to).poll_write(cx, bytes) {
                 Poll::Ready(taken) => taken.map_err(Broken::Writing)?,
                 Poll::Pending => 0,
             };
             self.rest.extend_from_slice(&bytes[taken..]);
+            if self.full >= BULK && self.rest.is_empty() {
+                (self.pipe, self.full) = (Pipe::take(), 0);
+            }
         }
     }
+}
+
+/// What a pipe has to expect.
+enum Flow {
+    /// More.
+    On,
+    /// Nothing for now.
+    Dry,
+    /// Nothing any more.
+    End,
+}
+
+/// Moves what there is through an empty or half-empty pipe; waits only for the side that takes.
+fn through(
+    pipe: &mut Pipe,
+    cx: &mut Context<'_>,
+    from: &TcpStream,
+    to: &TcpStream,
+    count: &Count,
+) -> Poll<Result<Flow, Broken>> {
+    while !pipe.is_empty() {
+        ready!(to.poll_write_ready(cx)).map_err(Broken::Writing)?;
+        match pipe.drain(to) {
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(Broken::Writing(e))),
+            _ => {}
+        }
+    }
+    let Poll::Ready(readable) = from.poll_read_ready(cx) else {
+        // It waits for more as any connection does, without a pipe.
+        return Poll::Ready(Ok(Flow::Dry));
+    };
+    readable.map_err(Broken::Reading)?;
+    Poll::Ready(match pipe.fill(from) {
+        Ok(0) => Ok(Flow::End),
+        Ok(n) => {
+            count.add(n);
+            Ok(Flow::On)
+        }
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Flow::On),
+        Err(e) => Err(Broken::Reading(e)),
+    })
 }

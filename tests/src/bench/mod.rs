@@ -5,6 +5,7 @@ mod figures;
 mod idle;
 mod mastership;
 mod nodes;
+mod proxy;
 mod scale;
 
 use anyhow::{Result, ensure};
@@ -12,7 +13,7 @@ use anyhow::{Result, ensure};
 pub(crate) use figures::machine;
 
 /// The parts, in the order in which they are run.
-const PARTS: [&str; 4] = ["mastership", "commands", "idle", "scale"];
+const PARTS: [&str; 5] = ["mastership", "commands", "idle", "scale", "proxy"];
 
 /// Runs the parts that are named, or all.
 ///
@@ -35,7 +36,8 @@ pub async fn run(wanted: &[String]) -> Result<()> {
             "mastership" => mastership::run().await?,
             "commands" => commands::run().await?,
             "idle" => idle::run().await?,
-            _ => scale::run().await?,
+            "scale" => scale::run().await?,
+            _ => proxy::run().await?,
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! `make bench`: prints the figures of docs/benchmarks.md as measured on this machine, each beside its goal or beside what
 //! it is compared with. Nothing is asserted: a figure that misses its goal says so.
 //!
-//! `bench [PART…]` measures some parts only: mastership, commands, idle, scale.
+//! `bench [PART…]` measures some parts only: mastership, commands, idle, scale, proxy.
 
 #[cfg(unix)]
 #[tokio::main]

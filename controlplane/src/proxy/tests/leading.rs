@@ -40,7 +40,7 @@ async fn bytes_go_both_ways_until_either_side_ends() {
 
 #[tokio::test]
 async fn much_is_passed_whole_and_no_faster_than_it_is_taken() {
-    const SIZE: usize = 96 * 1024 * 1024;
+    const SIZE: usize = 128 * 1024 * 1024;
     let n1 = Backend::start("n1").await;
     let rig = Rig::start(table(&n1)).await;
     let (client, _) = rig.client(Way::Primary).await;
@@ -66,7 +66,7 @@ async fn much_is_passed_whole_and_no_faster_than_it_is_taken() {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     assert!(
-        before < SIZE / 2,
+        before < SIZE / 4 * 3,
         "{before} bytes were taken from a client that takes none"
     );
     let mut block = vec![0u8; noise.len()];
