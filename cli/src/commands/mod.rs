@@ -132,7 +132,7 @@ pub async fn run(command: Command, cx: Cx) -> Result<(), CliError> {
     match command {
         Command::Cluster(command) => cluster::run(command, &cx).await,
         Command::Node(command) => node::run(command, &cx).await,
-        Command::Db(args) => db::run(args, &cx).await,
+        Command::Db(args) => Box::pin(db::run(args, &cx)).await,
         Command::User(command) => user::run(command, &cx).await,
         Command::Event(command) => event::run(command, &cx).await,
         Command::Op(command) => op::run(command, &cx).await,

@@ -6,6 +6,7 @@
 use ha_proto::v1::{ChangeResult, NodeState};
 
 use super::cluster::{Cluster, NodeRow};
+use super::groups::GroupRow;
 
 /// A change that a key asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,14 +17,21 @@ pub(crate) enum Act {
     Drain { node: String, cancel: bool },
     /// The node becomes master.
     Transfer { to: String },
+    /// The instance becomes primary.
+    Switchover { group: String, to: String },
+    /// The instance is copied afresh.
+    Reinit { group: String, node: String },
+    /// Nothing is done to the group by itself, or it is again.
+    Pause { group: String, on: bool },
 }
 
 impl Act {
     /// Name of what it changes: what has to be typed.
     pub(crate) fn subject(&self) -> &str {
         match self {
-            Self::Cordon { node, .. } | Self::Drain { node, .. } => node,
-            Self::Transfer { to } => to,
+            Self::Cordon { node, .. } | Self::Drain { node, .. } | Self::Reinit { node, .. } => node,
+            Self::Transfer { to } | Self::Switchover { to, .. } => to,
+            Self::Pause { group, .. } => group,
         }
     }
 
@@ -35,6 +43,10 @@ impl Act {
             Self::Drain { node, cancel: false } => format!("Drain {node}"),
             Self::Drain { node, cancel: true } => format!("End the drain of {node}"),
             Self::Transfer { to } => format!("Transfer master to {to}"),
+            Self::Switchover { group, to } => format!("Switch {group} over to {to}"),
+            Self::Reinit { group, node } => format!("Copy {group} on {node} afresh"),
+            Self::Pause { group, on: true } => format!("Pause {group}"),
+            Self::Pause { group, on: false } => format!("Resume {group}"),
         }
     }
 
@@ -48,6 +60,16 @@ impl Act {
             }
             Self::Drain { node, cancel: true } => format!("The drain of {node} ends, and it takes new work again."),
             Self::Transfer { to } => format!("The master hands over to {to}, which stays pinned as master."),
+            Self::Switchover { group, to } => format!(
+                "Writes to {group} pause for a fraction of a second, and {to} is primary; if it does not come about, all stays as it is."
+            ),
+            Self::Reinit { group, node } => {
+                format!(
+                    "The data of {group} on {node} are replaced by a fresh copy of the primary's; the old ones stay until it streams."
+                )
+            }
+            Self::Pause { group, on: true } => format!("Nothing is done to {group} by itself: no failover, no repair."),
+            Self::Pause { group, on: false } => format!("{group} is looked after again."),
         }
     }
 
@@ -195,4 +217,78 @@ fn transfer(cluster: &Cluster, name: &str) -> Result<Act, String> {
         return Err(format!("{name} is not eligible: hactl node show {name}"));
     }
     Ok(Act::Transfer { to: name.to_owned() })
+}
+
+/// What can be done to an instance of a database group.
+pub(crate) static DATABASE_ACTS: &[ActKey] = &[
+    ActKey {
+        key: 'S',
+        label: "switch over",
+        help: "switch the database over to the selected instance",
+        plan: switchover,
+    },
+    ActKey {
+        key: 'R',
+        label: "reinit",
+        help: "copy the selected standby afresh",
+        plan: reinit,
+    },
+    ActKey {
+        key: 'P',
+        label: "pause",
+        help: "pause the database group, or resume it",
+        plan: pause,
+    },
+];
+
+/// The group and node of a row of the database view.
+fn row<'a>(cluster: &'a Cluster, key: &'a str) -> Result<(&'a GroupRow, &'a str), String> {
+    let (group, node) = key.split_once('/').unwrap_or((key, ""));
+    let row = cluster
+        .groups
+        .get(group)
+        .ok_or_else(|| format!("the group {group} is not there any more"))?;
+    Ok((row, node))
+}
+
+fn standby<'a>(cluster: &'a Cluster, key: &'a str) -> Result<(&'a GroupRow, &'a str), String> {
+    let (row, node) = row(cluster, key)?;
+    let group = &row.group.name;
+    if row.instance(node).is_none() {
+        return Err(format!("{node} has no instance of {group} any more"));
+    }
+    if row.primary() == node {
+        return Err(format!("{node} is the primary of {group}"));
+    }
+    Ok((row, node))
+}
+
+fn switchover(cluster: &Cluster, key: &str) -> Result<Act, String> {
+    let (row, node) = standby(cluster, key)?;
+    if row.primary().is_empty() {
+        return Err(format!("{} has no primary: hactl db failover", row.group.name));
+    }
+    if let Some(why) = row.instance(node).and_then(|i| i.not_eligible.first()) {
+        return Err(format!("{node} cannot become primary: {why}"));
+    }
+    Ok(Act::Switchover {
+        group: row.group.name.clone(),
+        to: node.to_owned(),
+    })
+}
+
+fn reinit(cluster: &Cluster, key: &str) -> Result<Act, String> {
+    let (row, node) = standby(cluster, key)?;
+    Ok(Act::Reinit {
+        group: row.group.name.clone(),
+        node: node.to_owned(),
+    })
+}
+
+fn pause(cluster: &Cluster, key: &str) -> Result<Act, String> {
+    let (row, _) = row(cluster, key)?;
+    Ok(Act::Pause {
+        group: row.group.name.clone(),
+        on: !row.paused(),
+    })
 }

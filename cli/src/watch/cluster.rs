@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ha_proto::v1::{
-    Alert, Change, ClusterState, Delta, Maintenance, Master, Node, NodeState, WatchFrame, ZooKeeperServer,
+    Alert, Change, ClusterState, Delta, Group, Maintenance, Master, Node, NodeState, WatchFrame, ZooKeeperServer,
     watch_frame::Body,
 };
 
-use super::{hygiene::Clean, text::percent};
+use super::{groups::GroupRow, hygiene::Clean, text::percent};
 use crate::health::{self, Health};
 
 /// Samples kept of a node's usage, one a second.
@@ -92,6 +92,7 @@ pub(crate) struct Cluster {
     pub(crate) zookeeper: Vec<ZooKeeperServer>,
     pub(crate) revision: u64,
     pub(crate) nodes: BTreeMap<String, NodeRow>,
+    pub(crate) groups: BTreeMap<String, GroupRow>,
     pub(crate) alerts: Vec<Alert>,
     /// Set while it is on.
     pub(crate) maintenance: Option<Maintenance>,
@@ -133,6 +134,10 @@ impl Cluster {
             .as_mut()
             .map(|b| std::mem::take(&mut b.nodes))
             .unwrap_or_default();
+        let mut old_groups = before
+            .as_mut()
+            .map(|b| std::mem::take(&mut b.groups))
+            .unwrap_or_default();
         let changes: BTreeMap<u64, Change> = snapshot.recent_changes.into_iter().map(|c| (c.seq, c)).collect();
         let mut cluster = Self {
             name: snapshot.cluster,
@@ -141,6 +146,7 @@ impl Cluster {
             zookeeper: snapshot.zookeeper,
             revision: snapshot.revision,
             nodes: BTreeMap::new(),
+            groups: BTreeMap::new(),
             alerts: snapshot.alerts,
             maintenance: snapshot.maintenance.filter(|m| m.on),
             changes,
@@ -154,6 +160,10 @@ impl Cluster {
         for node in snapshot.nodes {
             let cpu = old_nodes.remove(&node.name).map(|row| row.cpu).unwrap_or_default();
             cluster.nodes.insert(node.name.clone(), NodeRow { node, cpu });
+        }
+        for group in snapshot.databases {
+            let old = old_groups.remove(&group.name);
+            cluster.groups.insert(group.name.clone(), GroupRow::of(group, old));
         }
         // What was seen before the snapshot stays, but only where no change is missing in between.
         let first = cluster.changes.keys().next().copied();
@@ -188,6 +198,13 @@ impl Cluster {
         }
         for name in &delta.removed_nodes {
             self.nodes.remove(name);
+        }
+        for group in delta.databases {
+            let old = self.groups.remove(&group.name);
+            self.groups.insert(group.name.clone(), GroupRow::of(group, old));
+        }
+        for name in &delta.removed_databases {
+            self.groups.remove(name);
         }
         self.changes.extend(delta.changes.into_iter().map(|c| (c.seq, c)));
         self.trim();
@@ -227,6 +244,9 @@ impl Cluster {
             return;
         }
         self.sampled_second = second;
+        for group in self.groups.values_mut() {
+            group.sample(self.server_ms, (passed.clamp(0, SAMPLES as i64 + 1) - 2).max(0));
+        }
         for row in self.nodes.values_mut() {
             let now = row.cpu_percent();
             // A frame that comes a little late leaves no gap.
@@ -240,6 +260,11 @@ impl Cluster {
     /// The master's clock at `mono`, as far as it can be known here.
     pub(crate) fn server_now(&self, mono: i64) -> i64 {
         self.server_ms.saturating_add(self.silence(mono))
+    }
+
+    /// The master's clock at the last frame.
+    pub(crate) fn frame_ms(&self) -> i64 {
+        self.server_ms
     }
 
     /// Milliseconds since the last frame.
@@ -292,6 +317,7 @@ impl Cluster {
             zookeeper: self.zookeeper.clone(),
             nodes: nodes.map(|row| row.node.clone()).collect(),
             alerts: self.alerts.clone(),
+            databases: self.groups.values().map(verdict_of).collect(),
             ..ClusterState::default()
         })
     }
@@ -323,5 +349,15 @@ impl Cluster {
                 || c.actor.strip_prefix("node/") == Some(node)
                 || (c.kind.starts_with("master.") && c.text.split_whitespace().any(|w| w == node))
         })
+    }
+}
+
+/// Of a group what a verdict on the cluster looks at.
+fn verdict_of(row: &GroupRow) -> Group {
+    Group {
+        name: row.group.name.clone(),
+        health: row.group.health,
+        problems: row.group.problems.first().cloned().into_iter().collect(),
+        ..Group::default()
     }
 }

@@ -1,7 +1,8 @@
 //! The client as the dashboard uses it: the stream, and the changes that were confirmed. The only file here that knows it.
 
 use ha_proto::v1::{
-    ChangeOptions, ChangeResult, DrainNodeRequest, TransferMasterRequest, UpdateNodeRequest, WatchFrame,
+    ChangeOptions, ChangeResult, DrainNodeRequest, PauseRequest, ReinitRequest, SwitchoverRequest,
+    TransferMasterRequest, UpdateNodeRequest, WatchFrame,
 };
 use tonic::{Status, Streaming};
 
@@ -87,6 +88,35 @@ pub(super) async fn perform(mut client: Client, confirmed: &Confirmed) -> Result
             client
                 .transfer_master(TransferMasterRequest {
                     to: to.clone(),
+                    options,
+                })
+                .await
+        }
+        Act::Switchover { group, to } => {
+            client
+                .switchover(SwitchoverRequest {
+                    group: group.clone(),
+                    to: to.clone(),
+                    at_unix_ms: 0,
+                    options,
+                })
+                .await
+        }
+        Act::Reinit { group, node } => {
+            client
+                .reinit(ReinitRequest {
+                    group: group.clone(),
+                    node: node.clone(),
+                    options,
+                })
+                .await
+        }
+        Act::Pause { group, on } => {
+            client
+                .pause(PauseRequest {
+                    group: group.clone(),
+                    on: *on,
+                    until_unix_ms: 0,
                     options,
                 })
                 .await

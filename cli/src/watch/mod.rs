@@ -7,6 +7,7 @@
 mod act;
 mod cluster;
 mod conn;
+mod groups;
 mod hygiene;
 mod keymap;
 mod link;

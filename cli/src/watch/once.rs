@@ -66,7 +66,10 @@ pub(super) async fn run(client: Client, mut state: State) -> Result<(), CliError
             .filter(|n| *n > 0)
     };
     let width = number("COLUMNS").unwrap_or(WIDTH).min(1000);
-    let longest = state.cluster.as_ref().map_or(0, |c| c.nodes.len());
+    let longest = state.cluster.as_ref().map_or(0, |c| {
+        let instances: usize = c.groups.values().map(|row| row.group.instances.len()).sum();
+        c.nodes.len() + instances
+    });
     let fitting = u16::try_from(longest + AROUND)
         .unwrap_or(u16::MAX)
         .clamp(HEIGHT, HEIGHT_MAX);

@@ -1,6 +1,6 @@
 //! How the dashboard looks: tones and glyphs. Colour only ever repeats what a glyph and a word say already.
 
-use ha_proto::v1::{NodeState, Severity};
+use ha_proto::v1::{InstanceState, NodeState, Severity};
 use ratatui::{
     style::{Color, Modifier, Style},
     symbols::border,
@@ -126,6 +126,26 @@ impl Theme {
             NodeState::Cordoned => (self.pick("◆", "#"), Tone::Warn),
             NodeState::Draining => (self.pick("▼", "v"), Tone::Warn),
             NodeState::Removed => (self.pick("×", "x"), Tone::Dim),
+        }
+    }
+
+    /// Glyph of what an instance does; the word follows it always. `fits`: it is what the record wants of it.
+    pub(crate) fn instance(self, state: InstanceState, fits: bool) -> (&'static str, Tone) {
+        use InstanceState as S;
+        match state {
+            S::Running | S::Streaming if fits => (self.pick("●", "*"), Tone::Good),
+            S::Unspecified => (self.pick("○", "o"), Tone::Bad),
+            S::Running | S::Streaming | S::Failed | S::Disconnected => (self.pick("✖", "x"), Tone::Bad),
+            S::Empty | S::Stopped => (self.pick("○", "o"), Tone::Bad),
+            S::Starting
+            | S::Closed
+            | S::CatchingUp
+            | S::Sealed
+            | S::Promoting
+            | S::Rewinding
+            | S::Copying
+            | S::Initialising
+            | S::Stopping => (self.pick("▲", "!"), Tone::Warn),
         }
     }
 

@@ -178,7 +178,7 @@ pub(super) async fn run(args: Args, group: Option<String>, cx: &Cx) -> Result<()
             role.has_password = true;
         }
     }
-    for role in wire.roles.iter().filter(|r| r.verifier.is_empty() && r.has_password) {
+    if let Some(role) = wire.roles.iter().find(|r| r.verifier.is_empty() && r.has_password) {
         return Err(CliError::new(
             codes::BAD_GROUP,
             format!("the password of role {} is not known", role.name),

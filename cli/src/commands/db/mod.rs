@@ -95,7 +95,7 @@ pub(super) async fn run(args: Args, cx: &Cx) -> Result<(), CliError> {
         Command::Resume(args) => pause::resume(args, group, cx).await,
         Command::Restart(args) => restart::run(args, group, cx).await,
         Command::Dsn(args) => dsn::run(&args, group, cx).await,
-        Command::Config(command) => config::run(command, group, cx).await,
+        Command::Config(command) => Box::pin(config::run(command, group, cx)).await,
         Command::Explain(args) => explain::run(&args, group, cx).await,
     }
 }

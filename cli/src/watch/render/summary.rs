@@ -1,5 +1,6 @@
 //! What fits where a screen does not: the cluster in a few lines, the most important first.
 
+use ha_proto::v1::GroupHealth;
 use ratatui::{buffer::Buffer, layout::Rect, text::Line};
 
 use super::{
@@ -34,6 +35,22 @@ pub(super) fn render(state: &State, now: &Now, area: Rect, buf: &mut Buffer) {
         for (state, count) in cluster.counts() {
             let (glyph, tone) = theme.state(state);
             lines.push(line(theme, tone, format!("{glyph} {count} {}", state.word())));
+        }
+        for row in cluster.groups.values() {
+            let primary = if row.primary().is_empty() {
+                "none"
+            } else {
+                row.primary()
+            };
+            let health = row.group.health();
+            let tone = match health {
+                GroupHealth::Healthy => Tone::Good,
+                GroupHealth::Degraded => Tone::Warn,
+                GroupHealth::NoPrimary | GroupHealth::Unspecified => Tone::Bad,
+            };
+            let glyph = theme.glyph(tone);
+            let text = format!("{glyph} {}: primary {primary}, {}", row.group.name, health.word());
+            lines.push(line(theme, tone, text));
         }
         let (up, all) = cluster.quorum();
         lines.push(line(theme, Tone::Plain, format!("zookeeper {up}/{all}")));

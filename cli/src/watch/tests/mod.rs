@@ -1,5 +1,6 @@
 //! The dashboard without a terminal: what is told and typed goes in, screens come out.
 
+mod database;
 mod fold;
 mod random;
 mod screens;

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ha_proto::v1::{
-    Alert, AlertList, Beat, Change, ClusterState, Delta, Maintenance, Master, Node, NodeInstance, NodeSpec, NodeStatus, Resources,
-    Usage, WatchFrame, ZooKeeperList, ZooKeeperServer, watch_frame::Body,
+    Alert, AlertList, Beat, Change, ClusterState, Delta, Maintenance, Master, Node, NodeInstance, NodeSpec, NodeStatus,
+    Resources, Usage, WatchFrame, ZooKeeperList, ZooKeeperServer, watch_frame::Body,
 };
 use jiff::tz::TimeZone;
 use rand::{Rng, SeedableRng, rngs::StdRng};

@@ -60,7 +60,7 @@ fn styles(screen: &Buffer) -> String {
     out
 }
 
-fn assert_screen(name: &str, width: u16, screen: &str) {
+pub(super) fn assert_screen(name: &str, width: u16, screen: &str) {
     let mut settings = Settings::clone_current();
     settings.set_snapshot_path("../snapshots");
     settings.set_prepend_module_to_snapshot(false);
@@ -69,7 +69,7 @@ fn assert_screen(name: &str, width: u16, screen: &str) {
 }
 
 /// Compares a stage at every width: live, stale, without colour.
-fn all(name: &str, stage: impl Fn() -> Stage) {
+pub(super) fn all(name: &str, stage: impl Fn() -> Stage) {
     for (width, height) in SIZES {
         let live = stage();
         let mut stale = stage();
@@ -171,7 +171,7 @@ fn nodes_in_every_state() {
 
 #[test]
 fn events() {
-    all("events", || pressed("3"));
+    all("events", || pressed("4"));
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn detail_of_a_node() {
 
 #[test]
 fn detail_of_an_event() {
-    all("detail_event", || pressed("3\n"));
+    all("detail_event", || pressed("4\n"));
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn ascii_only() {
     };
     let mut out = String::new();
     for (width, height) in SIZES {
-        for keys in ["", "2", "3", "?"] {
+        for keys in ["", "2", "3", "4", "?"] {
             stage.press(&format!("\x1b{keys}"));
             let screen = text(&stage.screen(width, height));
             assert!(screen.is_ascii(), "{screen}");

@@ -46,11 +46,11 @@ fn note(stage: &Stage) -> String {
 fn views_turn_in_a_ring() {
     let mut stage = stage();
     let mut names = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..5 {
         names.push(stage.state.view().name());
         stage.press("\t");
     }
-    assert_eq!(names, ["overview", "nodes", "events", "overview"]);
+    assert_eq!(names, ["overview", "nodes", "database", "events", "overview"]);
     stage.press("1h");
     assert_eq!(stage.state.view().name(), "events");
     stage.press("9");
@@ -87,7 +87,7 @@ fn the_selection_stays_on_its_row_when_rows_come_and_go() {
 #[test]
 fn events_follow_the_newest_until_another_is_chosen() {
     let mut stage = stage();
-    stage.press("3");
+    stage.press("4");
     assert_eq!(selected(&stage), "4182");
     let change = |seq| ha_proto::v1::Change {
         seq,
@@ -156,7 +156,7 @@ fn sorts_go_round_and_turn() {
     assert_eq!(rows(&stage), ["n3", "n1", "n2"]);
     stage.press("s");
     assert_eq!(rows(&stage), ["n1", "n2", "n3"]);
-    stage.press("3sr");
+    stage.press("4sr");
     assert_eq!(rows(&stage).last().unwrap(), "4181");
 }
 
@@ -211,7 +211,7 @@ fn nothing_acts_without_leave() {
     }
     stage.press("X");
     assert!(note(&stage).contains("X does nothing"));
-    stage.press("3C");
+    stage.press("4C");
     assert!(note(&stage).contains("Overview"));
 }
 

@@ -2,6 +2,8 @@
 //!
 //! A new view is a file here and an entry in [`VIEWS`]; nothing else has to know it.
 
+mod database;
+mod database_detail;
 mod events;
 mod node_detail;
 mod nodes;
@@ -12,7 +14,7 @@ use ratatui::{buffer::Buffer, layout::Rect, text::Line};
 use super::{act::ActKey, cluster::Cluster, render::Cx, state::List};
 
 /// The views, in the order of their tabs.
-pub(crate) static VIEWS: &[&dyn View] = &[&overview::Overview, &nodes::Nodes, &events::Events];
+pub(crate) static VIEWS: &[&dyn View] = &[&overview::Overview, &nodes::Nodes, &database::Database, &events::Events];
 
 /// What opening a row shows.
 pub(crate) struct Detail {

@@ -31,29 +31,29 @@ pub(super) fn labels(labels: &BTreeMap<String, String>) -> String {
         .join(",")
 }
 
-/// Writes the lines of one node.
-struct Writer<'a> {
-    cx: &'a Cx<'a>,
-    width: u16,
-    lines: Vec<Line<'static>>,
+/// Writes the lines of one thing: heads, and below them labels with their values.
+pub(super) struct Writer<'a> {
+    pub(super) cx: &'a Cx<'a>,
+    pub(super) width: u16,
+    pub(super) lines: Vec<Line<'static>>,
 }
 
 impl Writer<'_> {
-    fn head(&mut self, title: &str) {
+    pub(super) fn head(&mut self, title: &str) {
         self.lines.push(Line::default());
         self.lines.push(line(self.cx.theme, Tone::Strong, format!(" {title}")));
     }
 
-    fn spans(&mut self, label: &str, value: Vec<Span<'static>>) {
+    pub(super) fn spans(&mut self, label: &str, value: Vec<Span<'static>>) {
         self.lines.extend(field(self.cx.theme, label, value, self.width));
     }
 
-    fn text(&mut self, label: &str, tone: Tone, value: impl Into<String>) {
+    pub(super) fn text(&mut self, label: &str, tone: Tone, value: impl Into<String>) {
         self.spans(label, vec![span(self.cx.theme, tone, value)]);
     }
 
     /// As [`Self::text`], only where there is something to say.
-    fn some(&mut self, label: &str, value: &str) {
+    pub(super) fn some(&mut self, label: &str, value: &str) {
         if !value.is_empty() {
             self.text(label, Tone::Plain, value);
         }
@@ -128,6 +128,14 @@ fn state(w: &mut Writer<'_>, row: &NodeRow, status: &NodeStatus) {
 
 fn usage(w: &mut Writer<'_>, row: &NodeRow, status: &NodeStatus) {
     let theme = w.cx.theme;
+    for database in &status.databases {
+        let role = if database.primary { "primary" } else { "standby" };
+        w.text(
+            "database",
+            Tone::Plain,
+            format!("{} {role}, {}", database.group, database.state().word()),
+        );
+    }
     w.head("Usage");
     let Some(usage) = &status.usage else {
         return w.text("", Tone::Dim, "it never reported any");

@@ -6,7 +6,7 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::{Detail, View, events, node_detail, nodes};
+use super::{Detail, View, database, events, node_detail, nodes};
 use crate::watch::{
     act::{ActKey, NODE_ACTS},
     cluster::Cluster,
@@ -79,14 +79,29 @@ fn wide(cx: &Cx<'_>, area: Rect, buf: &mut Buffer) {
     let alerts = alert_lines(cx, right.width.saturating_sub(2));
     let servers = u16::try_from(cx.cluster.zookeeper.len()).unwrap_or(u16::MAX);
     let mut top = right.y;
+    let bottom = area.bottom();
     let mut take = |height: u16| {
         let rect = Rect {
             y: top,
-            height: height.min(area.bottom() - top),
+            height: height.min(bottom - top),
             ..right
         };
         top = rect.bottom();
         rect
+    };
+    // Databases come first, up to half of the height.
+    let database_height = match cx.cluster.groups.len() {
+        0 => 0,
+        _ => database::few_height(cx.cluster).saturating_add(2).min(area.height / 2),
+    };
+    if database_height > 0 {
+        let place = take(database_height);
+        let inner = pane(buf, cx.theme, place, database::title(cx), Line::default());
+        database::few(cx, inner, buf);
+    }
+    let area = Rect {
+        height: area.height - database_height,
+        ..area
     };
     // Alerts have what they need, up to half of the height; ZooKeeper comes where events keep room.
     let alerts_height = match u16::try_from(alerts.len()).unwrap_or(u16::MAX) {
@@ -129,11 +144,15 @@ fn narrow(cx: &Cx<'_>, area: Rect, buf: &mut Buffer) {
         0 => 0,
         n => n.saturating_add(1).min(inner.height / 3),
     };
+    let database_height = match cx.cluster.groups.len() {
+        0 => 0,
+        _ => database::few_height(cx.cluster).saturating_add(1).min(inner.height / 3),
+    };
     // Nodes come first, but a few lines of events are always there.
     let events_least = 4.min(inner.height / 4);
     let nodes_height = wanted(rows.len())
         .saturating_add(2)
-        .min(inner.height - alerts_height - events_least);
+        .min(inner.height - alerts_height - events_least - database_height);
     let nodes_area = Rect {
         height: nodes_height.max(3).min(inner.height),
         ..inner
@@ -149,6 +168,10 @@ fn narrow(cx: &Cx<'_>, area: Rect, buf: &mut Buffer) {
         top = rect.bottom();
         rect
     };
+    if database_height > 0 {
+        divide(cx, area, take(1), buf, database::title(cx));
+        database::few(cx, take(database_height - 1), buf);
+    }
     if alerts_height > 0 {
         divide(cx, area, take(1), buf, alerts_title(cx));
         alerts_into(cx, take(alerts_height - 1), buf, alerts);

@@ -60,8 +60,8 @@ pub struct DiffArgs {
 pub(super) async fn run(command: Command, group: Option<String>, cx: &Cx) -> Result<(), CliError> {
     match command {
         Command::Get(args) => get(&args, group, cx).await,
-        Command::Set(args) => set::run(*args, group, cx).await,
-        Command::Edit(args) => edit::run(args, group, cx).await,
+        Command::Set(args) => Box::pin(set::run(*args, group, cx)).await,
+        Command::Edit(args) => Box::pin(edit::run(args, group, cx)).await,
         Command::Diff(args) => diff(&args, group, cx).await,
     }
 }
