@@ -4,9 +4,6 @@ use super::postgres::{Commit, Inside, Phase};
 use super::wal::Pos;
 use super::world::{Event, MS, N, World};
 
-/// Commits of one server that may wait at a time: that many clients there are.
-const CLIENTS: usize = 3;
-
 impl World {
     /// A client commits on this instance, where it can, and comes back later.
     pub fn client(&mut self, n: N) {
@@ -21,7 +18,7 @@ impl World {
             return;
         };
         // With the postmaster dead or doomed, those who are connected go on.
-        if instance.disk.full || server.phase != Phase::Primary || server.waiting.len() >= CLIENTS {
+        if instance.disk.full || server.phase != Phase::Primary || server.waiting.len() >= self.traits.clients {
             return;
         }
         let at = Pos {

@@ -37,12 +37,14 @@ pub enum Wake {
     ZooKeeper(Box<Reply>),
     /// A watch of ZooKeeper fired.
     Changed,
+    /// Time for a read by R2.
+    Fresh,
     /// The master's hint.
     Hint,
     /// The master's order to make a checkpoint.
     Checkpoint,
-    /// To a master: a report.
-    Report(N, Box<Report>),
+    /// To a master: a report, and its number: a stream hands nothing out of order, and a new one replaces the one before.
+    Report(N, u64, Box<Report>),
     /// To a master: a report stream was reset.
     StreamBroken(N),
     /// To a giver: who asks for a grant, in which epoch, and when by its own clock.
@@ -146,6 +148,7 @@ pub struct Daemon {
     acting: u32,
     looking: bool,
     reported: Option<(Time, Report)>,
+    reports: u64,
     /// What its instance waits for.
     pub waits: Vec<String>,
     /// Where it leads.
@@ -266,12 +269,17 @@ impl World {
             Wake::LogRead(incarnation) => self.log_read(n, incarnation),
             Wake::ZooKeeper(reply) => self.zk_reply(n, *reply),
             Wake::Changed | Wake::Hint => self.read(n),
+            Wake::Fresh => {
+                if let Some(session) = daemon.session {
+                    self.ask_zookeeper(n, session, Ask::Fresh);
+                }
+            }
             Wake::Checkpoint => self.pg_checkpoint(n),
-            Wake::Report(from, report) => self.master_hears(n, from, *report),
+            Wake::Report(from, number, report) => self.master_hears(n, from, number, *report),
             Wake::StreamBroken(from) => self.stream_broke(n, from),
             Wake::AskGrant(from, epoch, asked) => self.grant_asked(n, from, epoch, asked),
             Wake::Granted(from, epoch, asked) => self.granted(n, from, epoch, asked),
-            Wake::Lead => self.lead(n, true),
+            Wake::Lead => self.lead(n),
             Wake::Overdue(number) => self.write_overdue(n, number),
         }
     }
@@ -285,6 +293,9 @@ impl World {
         match daemon.session {
             Some(session) => {
                 self.ask_zookeeper(n, session, Ask::Heartbeat { sent });
+                if !self.zk.is_registered(n) {
+                    self.ask_zookeeper(n, session, Ask::Register);
+                }
                 // Watches are armed anew at times: nothing depends on one having fired.
                 self.ask_zookeeper(n, session, Ask::Fresh);
             }
@@ -301,7 +312,12 @@ impl World {
             return;
         };
         self.ask_zookeeper(n, session, Ask::Read);
-        self.ask_zookeeper(n, session, Ask::Fresh);
+        if self.chance(self.traits.lazy_fresh) {
+            let after = self.between(5 * MS, 500 * MS);
+            self.wake(n, after, Wake::Fresh);
+        } else {
+            self.ask_zookeeper(n, session, Ask::Fresh);
+        }
     }
 
     fn zk_reply(&mut self, n: N, reply: Reply) {
@@ -315,6 +331,7 @@ impl World {
                 }
                 daemon.session = Some(session);
                 daemon.asked_session = None;
+                self.ask_zookeeper(n, session, Ask::Register);
                 self.ask_zookeeper(n, session, Ask::Heartbeat { sent: now });
                 self.read(n);
             }
@@ -442,7 +459,9 @@ impl World {
             return;
         };
         daemon.reported = Some((now, report.clone()));
-        self.rpc(n, leader, || Wake::Report(n, Box::new(report.clone())));
+        daemon.reports += 1;
+        let number = u64::from(daemon.life) << 32 | daemon.reports;
+        self.rpc(n, leader, || Wake::Report(n, number, Box::new(report.clone())));
     }
 
     /// A task is begun; it ends after a while.

@@ -46,6 +46,8 @@ pub enum What {
     Deaf(Aim),
     /// Two nodes do not reach each other.
     Pair(Aim, Aim),
+    /// The first node reaches the second and nobody else.
+    Island(Aim, Aim),
     /// The node does not reach ZooKeeper.
     ZooKeeper(Aim),
     /// The node and a second one do not reach ZooKeeper.
@@ -141,6 +143,7 @@ fn any(rng: &mut SmallRng) -> What {
         10 => What::Isolate(a),
         11 => What::Mute(a),
         12 => What::Deaf(a),
+        13 if rng.random_bool(0.5) => What::Island(a, standby(rng)),
         13 => What::Pair(a, standby(rng)),
         14 => What::ZooKeeper(a),
         15 => What::ZooKeeperTwo(a, standby(rng)),
@@ -300,6 +303,12 @@ impl World {
             }
             What::Mute(_) => self.cuts.extend(others.iter().map(|o| (n, *o))),
             What::Deaf(_) => self.cuts.extend(others.iter().map(|o| (*o, n))),
+            What::Island(..) => {
+                self.zk.unreachable[n] += 1;
+                for o in others.into_iter().filter(|o| *o != m) {
+                    self.cuts.extend([(n, o), (o, n)]);
+                }
+            }
             What::Pair(..) => self.cuts.extend([(n, m), (m, n)]),
             What::ZooKeeper(_) => self.zk.unreachable[n] += 1,
             What::ZooKeeperTwo(..) => {
@@ -339,6 +348,13 @@ impl World {
             What::Isolate(_) => {
                 self.zk.unreachable[n] -= 1;
                 for o in others {
+                    self.uncut(n, o);
+                    self.uncut(o, n);
+                }
+            }
+            What::Island(..) => {
+                self.zk.unreachable[n] -= 1;
+                for o in others.into_iter().filter(|o| *o != m) {
                     self.uncut(n, o);
                     self.uncut(o, n);
                 }
@@ -476,7 +492,7 @@ fn aims(what: What) -> (Option<Aim>, Option<Aim>) {
         | What::StuckReplay(a)
         | What::DiskFull(a)
         | What::Reinit(a) => (Some(a), None),
-        What::Pair(a, b) | What::ZooKeeperTwo(a, b) => (Some(a), Some(b)),
+        What::Pair(a, b) | What::ZooKeeperTwo(a, b) | What::Island(a, b) => (Some(a), Some(b)),
         What::Switchover(to) | What::Failover(to) => (to, None),
         What::AllZooKeeper | What::Unseat | What::Maintenance => (None, None),
     }

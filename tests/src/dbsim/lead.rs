@@ -31,7 +31,9 @@ pub struct Master {
     writing: Option<(u64, Rc<ha_core::database::GroupState>, Vec<String>)>,
     observed: Observed,
     memory: Memory,
-    waking: bool,
+    numbers: BTreeMap<N, u64>,
+    /// When it decides next, in true time.
+    waking: Option<Time>,
     /// When the term was asked for, on its clock.
     asked: Duration,
     /// What it last said.
@@ -60,7 +62,8 @@ impl World {
                 writing: None,
                 observed: Observed::default(),
                 memory: Memory::default(),
-                waking: false,
+                numbers: BTreeMap::new(),
+                waking: None,
                 asked: now,
                 said: Vec::new(),
                 missed: false,
@@ -110,21 +113,21 @@ impl World {
 
     fn lead_soon(&mut self, n: N) {
         let after = self.between(MS / 10, 2 * MS);
-        if let Some(master) = self.daemons[n].as_mut().and_then(|d| d.master.as_mut())
-            && !master.waking
-        {
-            master.waking = true;
-            self.wake(n, after, Wake::Lead);
-        }
+        self.wake_master(n, after);
     }
 
     /// A report arrives.
-    pub fn master_hears(&mut self, n: N, from: N, report: Report) {
+    pub fn master_hears(&mut self, n: N, from: N, number: u64, report: Report) {
         let now = Duration::from_micros(self.clock(n));
         let name = self.scene.names[from].clone();
         let Some(master) = self.daemons[n].as_mut().and_then(|d| d.master.as_mut()) else {
             return;
         };
+        let last = master.numbers.entry(from).or_default();
+        if *last >= number {
+            return;
+        }
+        *last = number;
         let seen = master.observed.instances.entry(name).or_default();
         seen.report = Some((report, now));
         seen.stream_open = true;
@@ -146,17 +149,19 @@ impl World {
         self.lead_soon(n);
     }
 
-    /// A master decides. `woken` where it was waited for.
-    pub fn lead(&mut self, n: N, woken: bool) {
+    /// A master decides.
+    pub fn lead(&mut self, n: N) {
         let clock = self.clock(n);
         let wall = i64::try_from((self.now + self.machines[n].wall_offset) / MS).unwrap_or_default();
         let Some(daemon) = self.daemons[n].as_mut() else { return };
         let over = daemon.lease_until.is_none_or(|until| until <= clock);
         let silent = clock.saturating_sub(daemon.zk_heard);
         let Some(master) = daemon.master.as_mut() else { return };
-        if woken {
-            master.waking = false;
+        if master.waking.is_none_or(|at| at > self.now) {
+            // It was woken earlier than this, or is a new one.
+            return;
         }
+        master.waking = None;
         if over {
             daemon.master = None;
             self.say(Some(n), format_args!("its lease is over: leads no more"));
@@ -253,10 +258,11 @@ impl World {
     }
 
     fn wake_master(&mut self, n: N, after: Time) {
+        let at = self.now + after;
         if let Some(master) = self.daemons[n].as_mut().and_then(|d| d.master.as_mut())
-            && !master.waking
+            && master.waking.is_none_or(|before| before > at)
         {
-            master.waking = true;
+            master.waking = Some(at);
             self.wake(n, after, Wake::Lead);
         }
     }

@@ -16,6 +16,7 @@ pub mod local;
 pub mod postgres;
 pub mod replication;
 pub mod run;
+pub mod scripts;
 pub mod tasks;
 pub mod trace;
 pub mod wal;
@@ -107,7 +108,7 @@ impl Scene {
         spec.limits.max_switchover_lag = 1000;
         spec.limits.max_failover_lag = 1000;
         let session = Duration::from_millis(rng.random_range(2000..=4000));
-        let detect = Duration::from_millis(rng.random_range(600..=1500));
+        let detect = Duration::from_millis(rng.random_range(1000..=1500));
         let quiet = profile == Profile::Quiet;
         let rare = |rng: &mut SmallRng, often: f64, most: f64| {
             if !quiet && rng.random_bool(often) {
@@ -131,6 +132,8 @@ impl Scene {
                 5 * MS
             },
             zk_unknown: rare(rng, 0.3, 0.1),
+            clients: if rng.random_bool(0.2) { 60 } else { 3 },
+            lazy_fresh: rare(rng, 0.3, 1.0),
             client_every: rng.random_range(15 * MS..80 * MS),
             session: daemon::micros(session),
         };
@@ -152,12 +155,7 @@ impl Scene {
             Durability::Quorum | Durability::QuorumStrict if rng.random_bool(0.1) => 100_000,
             Durability::Quorum | Durability::QuorumStrict => 500,
         };
-        let mut number = 0;
-        plan.retain(|_| {
-            number += 1;
-            !options.without.contains(&(number - 1))
-        });
-        Self {
+        let mut scene = Self {
             nodes,
             names,
             durability,
@@ -169,7 +167,16 @@ impl Scene {
             plan,
             until,
             drift,
+        };
+        if let Some(bias) = options.bias {
+            scripts::bend(rng, &mut scene, bias);
         }
+        let mut number = 0;
+        scene.plan.retain(|_| {
+            number += 1;
+            !options.without.contains(&(number - 1))
+        });
+        scene
     }
 }
 

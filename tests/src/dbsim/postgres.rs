@@ -302,6 +302,11 @@ impl World {
 
     /// Writes the agent's configuration file.
     pub fn pg_write_conf(&mut self, n: N, conf: Conf) {
+        if let Names::Any { need, who, .. } = conf.names
+            && (need == 0 || who == 0)
+        {
+            self.wrong(format!("n{} is given names that PostgreSQL refuses: {:?}", n + 1, conf.names));
+        }
         self.pg[n].disk.conf = conf;
     }
 

@@ -132,6 +132,10 @@ pub struct Traits {
     pub zk_lag: Time,
     /// The answer of ZooKeeper is lost.
     pub zk_unknown: f64,
+    /// Commits of one server that may wait at a time.
+    pub clients: usize,
+    /// What was read by R2 comes a while after what a lagging server says.
+    pub lazy_fresh: f64,
     /// Between two commits of a client.
     pub client_every: Time,
     /// The session timeout T.
@@ -145,6 +149,7 @@ impl Traits {
             latency: self.latency.min(5 * MS),
             zk_lag: self.zk_lag.min(20 * MS),
             client_every: self.client_every,
+            clients: self.clients,
             session: self.session,
             ..Self::default()
         };

@@ -36,11 +36,13 @@ struct Session {
 /// What a request asks.
 #[derive(Debug, Clone)]
 pub enum Ask {
-    /// A new session, which registers and stands for election.
+    /// A new session. What this machine registered before is deleted.
     Connect {
         /// The life of the daemon.
         life: u32,
     },
+    /// The registration, in a session that has none yet.
+    Register,
     /// The heartbeat: a write to the own lease.
     Heartbeat {
         /// When it was sent, on the sender's clock.
@@ -141,6 +143,11 @@ impl ZooKeeper {
         self.sessions.get(session as usize - 1).map(|s| s.owner)
     }
 
+    /// Whether a machine is registered.
+    pub fn is_registered(&self, n: N) -> bool {
+        self.registered[n].is_some()
+    }
+
     fn session(&mut self, id: SessionId) -> Option<&mut Session> {
         let at = usize::try_from(id).ok()?.checked_sub(1)?;
         self.sessions.get_mut(at).filter(|s| s.alive)
@@ -227,6 +234,11 @@ impl World {
         let lag = open.lag;
         let reply = match ask {
             Ask::Connect { .. } => Reply::Connected(session),
+            Ask::Register => {
+                open.synced = now;
+                self.register(from, session);
+                return;
+            }
             Ask::Heartbeat { sent } => {
                 open.synced = now;
                 Reply::Heartbeat { session, sent }
@@ -318,14 +330,21 @@ impl World {
             synced: now,
         });
         let id = SessionId::try_from(self.zk.sessions.len()).unwrap_or(SessionId::MAX);
-        self.zk.registered[from] = Some(id);
-        self.zk.line.push(id);
-        let record = self.zk.truth().record.clone();
-        self.zk.changed(now, record);
         let timeout = self.traits.session;
         self.after(timeout, Event::Expiry(id));
         self.tell_watchers();
         id
+    }
+
+    fn register(&mut self, from: N, id: SessionId) {
+        let now = self.now;
+        if self.zk.registered[from].is_none() {
+            self.zk.registered[from] = Some(id);
+            self.zk.line.push(id);
+            let record = self.zk.truth().record.clone();
+            self.zk.changed(now, record);
+            self.tell_watchers();
+        }
     }
 
     /// A session expires when it was not heard for the session timeout, give or take the leader's rounding.
