@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::command::{Gate, Held, Tool};
 use super::conf::{self, Settings};
 use super::control_data::{ControlData, major_release, postmaster};
-use super::error::{PgError, Result, blocking};
+use super::error::{PgError, Result, blocking, one_line};
 use super::install::Install;
 use super::marks::{MarkStore, Step, Work};
 use super::place::Place;
@@ -220,15 +220,17 @@ impl Instance {
             .arg("-D")
             .arg(&self.place.data)
             .arg("-c")
-            .arg(format!("config_file={}", conf::trial_file(&trial).display()))
+            .arg(format!("config_file={}", conf::run_file(&trial).display()))
             .args(["-C", "data_directory"])
-            .run(None)
-            .await;
-        match tried {
-            Ok(_) => Ok(()),
-            Err(PgError::Tool { why, .. }) => Err(PgError::refused("the group's parameters", why)),
-            Err(e) => Err(e),
+            .finish(None, |_| ())
+            .await?;
+        if tried.code == Some(0) {
+            return Ok(());
         }
+        // What is wrong stands before the line that says that something is.
+        let telling = tried.stderr.lines().find_map(|l| l.split_once("LOG:"));
+        let why = telling.map_or_else(|| tried.failure("postgres").to_string(), |(_, why)| one_line(why));
+        Err(PgError::refused("the group's parameters", why))
     }
 
     /// Makes an empty directory of the account's.

@@ -5,6 +5,7 @@
 //! none of another system id is touched, and no password, verifier or key reaches a log, an error or a process list.
 //! Everything that leaves the daemon has a time limit, and dropping a future ends the programs that it runs.
 
+pub mod adopt;
 pub mod command;
 pub mod conf;
 pub mod connection;
@@ -25,3 +26,6 @@ pub mod tls;
 pub mod wal;
 
 pub use error::{PgError, Result};
+
+#[cfg(all(test, unix))]
+mod tests;

@@ -58,8 +58,8 @@ impl Instance {
         self.remove_stale_pid_file();
         let set = |name: &str, value: &str| ["-c".to_owned(), format!("{name}={value}")];
         let data = self.place.data.display().to_string();
-        let mut args = vec!["-D".to_owned(), data.clone()];
-        args.extend(set("config_file", &format!("{data}/postgresql.conf")));
+        let mut args = vec!["-D".to_owned(), data];
+        args.extend(set("config_file", &conf::run_file(&self.place).display().to_string()));
         args.extend(set("listen_addresses", &listen.join(",")));
         args.extend(set(
             "unix_socket_directories",

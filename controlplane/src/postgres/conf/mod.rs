@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const MAX_NAME: usize = 63;
 /// PostgreSQL's own values of the parameters that a standby must not have lower than its primary, and had's.
 const FLOOR_DEFAULTS: [u32; 5] = [100, 8, 24, 0, 64];
-const HEAD: &str = "# Written by had. Changes are lost: parameters are the group's, see hactl db config.\n";
+pub(super) const HEAD: &str = "# Written by had. Changes are lost: parameters are the group's, see hactl db config.\n";
 
 /// Everything an instance's configuration follows from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,8 +83,11 @@ impl Settings {
 /// The files of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
-    /// `postgresql.conf` of the data directory: closed, and including the next two.
+    /// `postgresql.conf` of the data directory: closed at its end, whatever the files that it includes say.
     main: String,
+    /// What the guard starts it with. The addresses that the guard passes do not stand in it: a reload would take them for
+    /// changes that need a restart.
+    run: String,
     /// Parameters of the group's, with had's defaults.
     parameters: String,
     /// What is had's.
@@ -108,12 +111,14 @@ pub fn render(place: &Place, account: &Account, settings: &Settings) -> Result<F
     let include = |name: &str| quoted(&conf.join(name).display().to_string());
     Ok(Files {
         main: format!(
-            "{HEAD}# Closed, should anybody but had start it.\nsynchronous_standby_names = {}\nlisten_addresses = ''\n\
-             unix_socket_directories = ''\ninclude {}\ninclude {}\n",
-            quoted(&Names::Closed.to_string()),
+            "{HEAD}# For whoever but had starts it: closed, and listening nowhere. had has a file of its own.\n\
+             include {}\ninclude {}\nsynchronous_standby_names = {}\nlisten_addresses = ''\n\
+             unix_socket_directories = ''\n",
             include(PARAMETERS),
             include(OWN),
+            quoted(&Names::Closed.to_string()),
         ),
+        run: format!("{HEAD}include {}\ninclude {}\n", include(PARAMETERS), include(OWN)),
         parameters: settings_text(all.iter().map(|(k, v)| (k.as_str(), v.clone()))),
         own: settings_text(own(place, settings)?),
         hba: access::hba(&hba),
@@ -123,6 +128,7 @@ pub fn render(place: &Place, account: &Account, settings: &Settings) -> Result<F
 
 const PARAMETERS: &str = "parameters.conf";
 const OWN: &str = "had.conf";
+const RUN: &str = "postgresql.conf";
 const HBA: &str = "pg_hba.conf";
 const IDENT: &str = "pg_ident.conf";
 
@@ -182,8 +188,6 @@ fn own(place: &Place, s: &Settings) -> Result<Vec<(&'static str, String)>> {
         ));
     }
     let mut all = vec![
-        ("listen_addresses", String::new()),
-        ("unix_socket_directories", String::new()),
         ("port", place.port.to_string()),
         ("cluster_name", place.group.clone()),
         ("hba_file", path(&conf.join(HBA))),
@@ -231,6 +235,7 @@ pub async fn write(place: &Place, account: &Account, files: Files) -> Result<boo
             (conf.join(HBA), &files.hba),
             (conf.join(IDENT), &files.ident),
             (conf.join(OWN), &files.own),
+            (conf.join(RUN), &files.run),
             (place.data.join("postgresql.conf"), &files.main),
         ] {
             if std::fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
@@ -243,9 +248,9 @@ pub async fn write(place: &Place, account: &Account, files: Files) -> Result<boo
     .await
 }
 
-/// Where [`write_trial`] puts a configuration that is only looked at.
-pub(super) fn trial_file(trial: &Place) -> std::path::PathBuf {
-    trial.conf().join("postgresql.conf")
+/// The file that had starts an instance with.
+pub(super) fn run_file(place: &Place) -> std::path::PathBuf {
+    place.conf().join(RUN)
 }
 
 /// Writes a configuration to be looked at by PostgreSQL's programs. No server ever runs with it.
@@ -260,7 +265,7 @@ pub(super) async fn write_trial(trial: &Place, account: &Account, files: Files) 
         for (path, text) in [
             (conf.join(PARAMETERS), &files.parameters),
             (conf.join(OWN), &files.own),
-            (trial_file(&trial), &files.main),
+            (run_file(&trial), &files.run),
         ] {
             write_atomic_for(&account, &path, text.as_bytes()).map_err(PgError::files(&path))?;
         }

@@ -51,11 +51,11 @@ pub(crate) struct Line {
 /// [`PgError::Files`]; [`PgError::Unreadable`] with file and line.
 pub(crate) fn read(path: &Path) -> Result<Vec<Line>> {
     let mut lines = Vec::new();
-    read_into(path, 0, &mut lines)?;
+    read_into(path, 0, None, &mut lines)?;
     Ok(lines)
 }
 
-fn read_into(path: &Path, depth: u32, lines: &mut Vec<Line>) -> Result<()> {
+fn read_into(path: &Path, depth: u32, passed_over: Option<&Path>, lines: &mut Vec<Line>) -> Result<()> {
     let wrong = |why: String| PgError::unreadable(path.display().to_string(), why);
     if depth > MAX_DEPTH {
         return Err(wrong("files include each other too deeply".into()));
@@ -73,12 +73,13 @@ fn read_into(path: &Path, depth: u32, lines: &mut Vec<Line>) -> Result<()> {
         };
         let target = || base.join(&line.value);
         match line.name.as_str() {
-            "include" => read_into(&target(), depth + 1, lines)?,
+            "include" if passed_over.is_some_and(|p| p == target()) => {}
+            "include" => read_into(&target(), depth + 1, passed_over, lines)?,
             "include_if_exists" if !target().exists() => {}
-            "include_if_exists" => read_into(&target(), depth + 1, lines)?,
+            "include_if_exists" => read_into(&target(), depth + 1, passed_over, lines)?,
             "include_dir" => {
                 for file in files_of(&target())? {
-                    read_into(&file, depth + 1, lines)?;
+                    read_into(&file, depth + 1, passed_over, lines)?;
                 }
             }
             _ => lines.push(line),
@@ -101,6 +102,18 @@ fn files_of(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// The name and value that stand on a line, if any do.
+pub(crate) fn setting(line: &str) -> Option<(String, String)> {
+    parse_line(line).ok().flatten().map(|l| (l.name, l.value))
+}
+
+/// Reads what had appended as if it were not there: `include` of this file is passed over.
+pub(crate) fn read_without(path: &Path, passed_over: &Path) -> Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    read_into(path, 0, Some(passed_over), &mut lines)?;
+    Ok(lines)
 }
 
 /// `name = value`, `name value` or `name 'value'`, with a comment after it.
