@@ -20,8 +20,6 @@ use crate::platform::{Clock as _, SystemClock};
 
 /// Holds the port's number.
 const CONTROL: &str = "control";
-/// How often the tree is looked at; nobody tells of a death.
-const LOOK: Duration = Duration::from_millis(20);
 
 #[link(name = "kernel32")]
 #[allow(unsafe_code)]
@@ -357,7 +355,7 @@ impl Port {
         })
     }
 
-    /// Waits until something happens, until this time, or for a moment in which the tree may have changed.
+    /// Waits until something happens, or until this time.
     ///
     /// # Errors
     /// If the listener has ended.
@@ -366,7 +364,7 @@ impl Port {
         let limit = until
             .map_or(Duration::from_secs(1), |u| u.saturating_sub(now))
             .max(Duration::from_millis(1));
-        match self.heard.recv_timeout(limit.min(LOOK.max(limit / 4))) {
+        match self.heard.recv_timeout(limit) {
             Ok(Heard::Is(happening)) => {
                 if let Happening::Gone(number) = happening {
                     self.connections.retain(|(n, ..)| *n != number);
