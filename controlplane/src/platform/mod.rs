@@ -7,7 +7,6 @@ mod account;
 mod clock;
 mod file;
 pub mod guard;
-pub mod pipe;
 mod private;
 mod process;
 pub mod service;

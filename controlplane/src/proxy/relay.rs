@@ -2,6 +2,9 @@
 //!
 //! It must cost little: no buffer of its own while nothing flows, one system call to read and one to write for a message
 //! that fits, and no more in flight than the slower side takes.
+//!
+//! Bulk is copied too: splicing it through pipes took the proxy 40 % less of the processor's time, but passed on 0.4 GB/s where
+//! copying passed on 0.7 (Linux 6.18, loopback), for it leaves the receiver with many small pieces.
 
 use std::cell::RefCell;
 use std::io;
@@ -14,14 +17,17 @@ use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::time::Sleep;
 
 use super::metrics::Count;
-use crate::platform::pipe::Pipe;
+use crate::platform::socket;
 
 /// What is read at once.
 const CHUNK: usize = 64 * 1024;
-/// So many full reads in a row are the beginning of something big, which is worth a pipe.
-const BULK: u32 = 4;
+/// How often a connection on which something happens is looked at, and how long either side may leave unacknowledged what
+/// it was sent. Between messages the system asks, see `platform::socket`.
+const LOOK: Duration = Duration::from_secs(15);
+const SILENCE: Duration = Duration::from_secs(30);
 /// PostgreSQL never closes half a connection: once it closed, a client gets its last words and this long to close as well.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -79,29 +85,70 @@ pub(super) async fn relay(
 ) -> End {
     let (mut from_client, mut into_client) = client.split();
     let (mut from_server, mut into_server) = server.split();
-    let (mut up, mut down) = (Half::default(), Half::default());
-    let mut farewell = None;
+    let (mut up_half, mut down_half) = (Half::default(), Half::default());
+    let (mut farewell, mut watch) = (None, Watch::default());
     std::future::poll_fn(|cx| {
         if cut.poll(cx) {
             return Poll::Ready(End::Cut);
         }
         SCRATCH.with_borrow_mut(|scratch| {
-            let up = up.poll(cx, &mut from_client, &mut into_server, scratch, to_server);
+            let up = up_half.poll(cx, &mut from_client, &mut into_server, scratch, to_server);
             if let Poll::Ready(Err(e)) = up {
                 return Poll::Ready(e.of(End::Client, End::Server));
             }
-            let down = down.poll(cx, &mut from_server, &mut into_client, scratch, to_client);
+            let down = down_half.poll(cx, &mut from_server, &mut into_client, scratch, to_client);
             match down {
                 Poll::Ready(Err(e)) => return Poll::Ready(e.of(End::Server, End::Client)),
                 Poll::Ready(Ok(())) if up.is_ready() => return Poll::Ready(End::Closed),
                 Poll::Ready(Ok(())) => {}
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    let moved = up_half.moved.wrapping_add(down_half.moved);
+                    return watch.poll(cx, moved, from_client.as_ref(), from_server.as_ref());
+                }
             }
             let farewell = farewell.get_or_insert_with(|| Box::pin(tokio::time::sleep(FAREWELL)));
             farewell.as_mut().poll(cx).map(|()| End::Closed)
         })
     })
     .await
+}
+
+/// Looks after a connection on which something happens: whether what was sent is acknowledged. One on which nothing happens
+/// has no timer.
+#[derive(Default)]
+struct Watch {
+    timer: Option<Pin<Box<Sleep>>>,
+    seen: u64,
+}
+
+impl Watch {
+    fn poll(&mut self, cx: &mut Context<'_>, moved: u64, client: &TcpStream, server: &TcpStream) -> Poll<End> {
+        match &mut self.timer {
+            // The timer wakes the task; until then it need not be asked.
+            Some(timer) if !timer.is_elapsed() => return Poll::Pending,
+            None if moved == self.seen => return Poll::Pending,
+            _ => {}
+        }
+        let silence = |stream| socket::unanswered(stream).filter(|_| self.timer.is_some());
+        let silent = (silence(client), silence(server));
+        let gone = || io::Error::new(io::ErrorKind::TimedOut, "it acknowledges nothing any more");
+        if silent.0.is_some_and(|s| s >= SILENCE) {
+            return Poll::Ready(End::Client(gone()));
+        }
+        if silent.1.is_some_and(|s| s >= SILENCE) {
+            return Poll::Ready(End::Server(gone()));
+        }
+        if moved == self.seen && silent == (None, None) {
+            self.timer = None;
+            return Poll::Pending;
+        }
+        self.seen = moved;
+        let mut timer = Box::pin(tokio::time::sleep(LOOK));
+        // A timer that was just made has not run out; asking it makes it wake this task.
+        let _ = timer.as_mut().poll(cx);
+        self.timer = Some(timer);
+        Poll::Pending
+    }
 }
 
 /// Which side an error is of.
@@ -125,10 +172,8 @@ struct Half {
     /// What was read and not taken yet, from `at` on. Empty, and without memory, while nothing flows.
     rest: Vec<u8>,
     at: usize,
-    /// Full reads in a row.
-    full: u32,
-    /// While much flows without a break: what it flows through.
-    pipe: Option<Pipe>,
+    /// Bytes so far.
+    moved: u64,
     ended: bool,
     told: bool,
 }
@@ -144,14 +189,6 @@ impl Half {
         count: &Count,
     ) -> Poll<Result<(), Broken>> {
         loop {
-            if let Some(pipe) = &mut self.pipe {
-                match ready!(through(pipe, cx, from.as_ref(), to.as_ref(), count))? {
-                    Flow::On => {}
-                    Flow::Dry => (self.pipe, self.full) = (None, 0),
-                    Flow::End => (self.pipe, self.ended) = (None, true),
-                }
-                continue;
-            }
             while self.at < self.rest.len() {
                 let written = Pin::new(&mut *to).poll_write(cx, &self.rest[self.at..]);
                 match ready!(written).map_err(Broken::Writing)? {
@@ -182,57 +219,13 @@ impl Half {
                 continue;
             }
             count.add(bytes.len());
-            self.full = if bytes.len() == CHUNK { self.full + 1 } else { 0 };
+            self.moved += bytes.len() as u64;
             // Nearly always all of it is taken at once; what is not is kept, and nothing is read until it is gone.
             let taken = match Pin::new(&mut *to).poll_write(cx, bytes) {
                 Poll::Ready(taken) => taken.map_err(Broken::Writing)?,
                 Poll::Pending => 0,
             };
             self.rest.extend_from_slice(&bytes[taken..]);
-            if self.full >= BULK && self.rest.is_empty() {
-                (self.pipe, self.full) = (Pipe::take(), 0);
-            }
         }
     }
-}
-
-/// What a pipe has to expect.
-enum Flow {
-    /// More.
-    On,
-    /// Nothing for now.
-    Dry,
-    /// Nothing any more.
-    End,
-}
-
-/// Moves what there is through an empty or half-empty pipe; waits only for the side that takes.
-fn through(
-    pipe: &mut Pipe,
-    cx: &mut Context<'_>,
-    from: &TcpStream,
-    to: &TcpStream,
-    count: &Count,
-) -> Poll<Result<Flow, Broken>> {
-    while !pipe.is_empty() {
-        ready!(to.poll_write_ready(cx)).map_err(Broken::Writing)?;
-        match pipe.drain(to) {
-            Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(Err(Broken::Writing(e))),
-            _ => {}
-        }
-    }
-    let Poll::Ready(readable) = from.poll_read_ready(cx) else {
-        // It waits for more as any connection does, without a pipe.
-        return Poll::Ready(Ok(Flow::Dry));
-    };
-    readable.map_err(Broken::Reading)?;
-    Poll::Ready(match pipe.fill(from) {
-        Ok(0) => Ok(Flow::End),
-        Ok(n) => {
-            count.add(n);
-            Ok(Flow::On)
-        }
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Flow::On),
-        Err(e) => Err(Broken::Reading(e)),
-    })
 }

@@ -46,13 +46,25 @@ pub(super) async fn run() -> Result<()> {
     let front = Front::before(&postgres.address())?;
     for (what, script) in [("pgbench -S", "-S"), ("pgbench -N", "-N"), ("pgbench -S -C", "-SC")] {
         let mut figures: [Figures; 3] = Default::default();
+        let mut spent = [(0.0, 0.0); 3];
         for round in 0..ROUNDS {
             for turn in 0..WAYS.len() {
                 // Who begins changes, so that none is always the one that follows a checkpoint.
                 let way = (turn + round) % WAYS.len();
                 let port = [postgres.port, front.haproxy, front.proxy()?][way];
-                figures[way].push(transaction(&postgres, port, script)?);
+                let before = front.processor(way)?;
+                let (each, number) = transaction(&postgres, port, script)?;
+                figures[way].push(each);
+                spent[way].0 += front.processor(way)? - before;
+                spent[way].1 += number;
             }
+        }
+        for (way, (time, transactions)) in WAYS.iter().zip(spent).skip(1) {
+            let each = time / transactions * 1e6;
+            println!(
+                "  {:<44} {each:>9.1} µs",
+                format!("{what}, {way}, processor a transaction")
+            );
         }
         print(what, &figures, |s| format!("{:.0} tps", f64::from(CLIENTS) / s));
     }
@@ -147,6 +159,25 @@ impl Front {
         Ok(front)
     }
 
+    /// Seconds of processor time that a way has used: of HAProxy's process, of the proxy's threads.
+    fn processor(&self, way: usize) -> Result<f64> {
+        match way {
+            0 => Ok(0.0),
+            1 => ticks(&std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?),
+            _ => {
+                let mut sum = 0.0;
+                for thread in std::fs::read_dir("/proc/self/task")? {
+                    // A thread may have ended since it was listed.
+                    let stat = std::fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
+                    if stat.contains("(had-proxy)") {
+                        sum += ticks(&stat)?;
+                    }
+                }
+                Ok(sum)
+            }
+        }
+    }
+
     fn proxy(&self) -> Result<u16> {
         let status = self.ours.status();
         let address = status.first().and_then(|p| p.address);
@@ -162,8 +193,8 @@ impl Drop for Front {
     }
 }
 
-/// A turn: the time of a transaction of one client.
-fn transaction(postgres: &Postgres, port: u16, script: &str) -> Result<Duration> {
+/// A turn: the time of a transaction of one client, and how many there were.
+fn transaction(postgres: &Postgres, port: u16, script: &str) -> Result<(Duration, f64)> {
     let output = postgres
         .client("pgbench")
         .args(["-n", script, "-h", "127.0.0.1", "-U", "postgres"])
@@ -176,7 +207,10 @@ fn transaction(postgres: &Postgres, port: u16, script: &str) -> Result<Duration>
         .lines()
         .find_map(|l| l.strip_prefix("tps = ")?.split(' ').next()?.parse::<f64>().ok());
     let tps = tps.with_context(|| format!("pgbench: {}", String::from_utf8_lossy(&output.stderr)))?;
-    Ok(Duration::from_secs_f64(f64::from(CLIENTS) / tps))
+    Ok((
+        Duration::from_secs_f64(f64::from(CLIENTS) / tps),
+        tps * f64::from(SECONDS),
+    ))
 }
 
 /// To each client that asks for it, a great deal; then it stays, as those do that ask for nothing.
@@ -241,6 +275,13 @@ fn idle(front: &Front) -> Result<()> {
         clients.len()
     );
     Ok(())
+}
+
+/// User and system time in a line of `stat`; a hundred ticks a second on every Linux that Rust runs on.
+fn ticks(stat: &str) -> Result<f64> {
+    let (_, rest) = stat.rsplit_once(") ").context("stat has a name")?;
+    let field = |i: usize| rest.split(' ').nth(i).and_then(|f| f.parse::<f64>().ok());
+    Ok((field(11).context("user time")? + field(12).context("system time")?) / 100.0)
 }
 
 fn resident_kib() -> Result<f64> {
