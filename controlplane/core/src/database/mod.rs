@@ -69,7 +69,7 @@ pub struct Weaken {
     pub no_flush: bool,
     /// Step 5: the fence alone is enough for a choice.
     pub no_durability: bool,
-    /// Step 3: a standby answers a seal without having seen its receiver's end.
+    /// Step 3: a standby answers a seal without having ended its receiver: the reload is taken for enough.
     pub no_receiver_end: bool,
     /// Step 4 and 6: log ends are ranked as they are, not truncated to the recorded lineage.
     pub no_truncation: bool,
@@ -87,7 +87,8 @@ pub struct Weaken {
     pub absence_is_over: bool,
     /// R13: a giver answers seals before its grant ends.
     pub grant_no_seal_wait: bool,
-    /// R13: a giver stands for promotion before its grant ends.
+    /// R13: a giver stands for promotion before its grant ends. A candidate must have sealed, so the wait before a seal
+    /// implies this one: left out alone, nothing follows.
     pub grant_no_promotion_wait: bool,
     /// R13: a restarted giver does not wait for the longest grant.
     pub grant_forgotten: bool,
@@ -99,10 +100,10 @@ pub struct Weaken {
     pub grant_unrecorded: bool,
     /// R6: the acknowledging primary is counted among the voters.
     pub primary_votes: bool,
-    /// R6: turning a joint back drops the newer rule at once, before the primary applied the older one.
+    /// R6: a change of rule, there and back, drops the other rules at once, before the primary applied the new one.
     pub joint_one_step: bool,
     /// R6: voters are rewound or copied while joint.
     pub rebuild_in_joint: bool,
-    /// R6: a choice made while joint keeps the applied rule alone.
+    /// R6: an election that begins while joint, and its choice, keep the applied rule alone.
     pub joint_forgotten: bool,
 }

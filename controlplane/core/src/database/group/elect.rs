@@ -37,6 +37,10 @@ pub(super) fn begin(view: &View<'_>, how: Begin) -> Draft {
         }
         next.applying = next.rules.last().map_or(0, |r| r.id);
     }
+    if view.weaken.joint_forgotten {
+        let applying = next.applying;
+        next.rules.retain(|r| r.id == applying);
+    }
     next.epoch += 1;
     next.phase = Phase::Electing;
     next.switchover = None;

@@ -112,6 +112,14 @@ fn wanted(view: &View<'_>, report: &Report, primary: &PrimaryReport, before: &Ru
     (voters, need)
 }
 
+/// Leaves the other rules out at once, where that rule of the protocol is broken on purpose.
+fn one_step(view: &View<'_>, next: &mut crate::database::GroupState) {
+    if view.weaken.joint_one_step {
+        let applying = next.applying;
+        next.rules.retain(|r| r.id == applying);
+    }
+}
+
 /// The next change of the rule, if one is due.
 pub(super) fn change(view: &View<'_>, report: &Report, primary: &PrimaryReport) -> Result<Draft, String> {
     let Some(applying) = view.record.rule() else {
@@ -140,9 +148,7 @@ pub(super) fn change(view: &View<'_>, report: &Report, primary: &PrimaryReport) 
         if let Some(older) = older.filter(|_| stuck > view.timing.detect) {
             let mut next = view.record.clone();
             next.applying = older.id;
-            if view.weaken.joint_one_step {
-                next.rules.retain(|r| r.id == older.id);
-            }
+            one_step(view, &mut next);
             let text = format!("back to {}: the newer rule's standbys are gone", describe(Some(older)));
             return Ok(Draft::new(next, &text));
         }
@@ -155,6 +161,7 @@ pub(super) fn change(view: &View<'_>, report: &Report, primary: &PrimaryReport) 
     }
     let mut next = view.record.clone();
     next.append_rule(voters, need, Nodes::from([node.clone()]));
+    one_step(view, &mut next);
     let was = describe(Some(applying));
     let text = format!("{} instead of {was}", describe(next.rule()));
     let drops = need < applying.need && need == 0 && view.spec.durability != Durability::Async;

@@ -38,7 +38,7 @@ pub(super) fn electing(s: &Situation<'_>, state: &GroupState, next: &mut MemberD
         next.act(Action::Refuse { epoch: state.epoch });
         next.wait(format!("refuses every epoch before {}", state.epoch));
     }
-    if local.server == Server::Running && local.receiver != Receiver::Gone {
+    if local.server == Server::Running && local.receiver != Receiver::Gone && !s.weaken.no_receiver_end {
         next.act(Action::EndReceiver);
         next.wait("its WAL receiver has not been seen to end");
     }

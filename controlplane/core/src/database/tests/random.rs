@@ -108,7 +108,7 @@ fn story(n: usize, durability: Durability, faults: &[(Fault, u64)]) {
 
 /// Without a quorum commits may be lost, but never do two instances acknowledge at once, and the group comes back.
 #[test]
-fn async_never_has_two_primaries() {
+fn an_async_group_never_has_two_primaries() {
     let config = ProptestConfig {
         cases: 96,
         failure_persistence: None,
