@@ -18,8 +18,8 @@ use crate::postgres::Postgres;
 use crate::zookeeper::free_port;
 
 /// Rounds, in each of which every way has its turn.
-const ROUNDS: usize = 7;
-const SECONDS: u32 = 4;
+const ROUNDS: usize = 11;
+const SECONDS: u32 = 2;
 const CLIENTS: u32 = 8;
 /// What is sent in bulk, a turn.
 const BULK: usize = 1 << 30;
@@ -257,8 +257,7 @@ fn bulk(port: u16) -> Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// What a connection costs that does nothing. The clients and the server are in this process as well, but hold nothing
-/// beyond a descriptor.
+/// What a connection costs that does nothing. The clients and the server are in this process too, and hold but a descriptor.
 fn idle(front: &Front) -> Result<()> {
     let before = resident_kib()?;
     let mut clients = Vec::new();
@@ -270,8 +269,8 @@ fn idle(front: &Front) -> Result<()> {
     #[allow(clippy::cast_precision_loss)]
     let each = (resident_kib()? - before) / clients.len() as f64;
     println!(
-        "  {:<44} {each:>7.1} KiB  ({} connections, with a thread of the server each)",
-        "memory of an idle connection",
+        "  {:<44} {each:>7.1} KiB   ({} connections)",
+        "the proxy's memory for an idle connection",
         clients.len()
     );
     Ok(())
