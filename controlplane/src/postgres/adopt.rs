@@ -1,17 +1,20 @@
 //! Taking over a cluster of databases that ran without had, Debian's split layout included.
 //!
-//! Its data is not changed. Its settings and its lines of pg_hba.conf are handed to the caller, who keeps them in the
-//! group's spec; its own files are kept beside, and whoever else starts it from them finds it closed (protocol R5, R11).
+//! Its data is not changed. Its settings and its lines of pg_hba.conf stay in force below those of the group's spec, on this
+//! instance, and are handed to the caller, who may put them into the spec for all. Its own files are kept beside, and whoever else starts it from them finds it closed (protocol R5, R11).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::conf::{self, Settings, parameters, text};
 use super::control_data::ControlData;
 use super::error::{PgError, Result, blocking, one_line};
 use super::instance::{Found, Instance};
-use crate::platform::{Account, write_atomic_for};
+use super::place::Place;
+use crate::platform::{Account, write_atomic, write_atomic_for};
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// Where Debian keeps configuration: a directory a release, in it one a cluster.
@@ -35,6 +38,51 @@ pub struct Adoption {
     pub hba_left: Vec<String>,
 }
 
+/// What stays in force on this instance, below what the group's spec says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Carried {
+    parameters: BTreeMap<String, String>,
+    hba: Vec<String>,
+}
+
+const CARRIED: &str = "carried.json";
+
+impl Carried {
+    pub(super) async fn read(place: &Place) -> Result<Self> {
+        let path = place.marks.join(CARRIED);
+        blocking("reading what was taken over", LIMIT, move || {
+            match std::fs::read(&path) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+                text => serde_json::from_slice(&text.map_err(PgError::files(&path))?)
+                    .map_err(|e| PgError::unreadable(path.display().to_string(), e.to_string())),
+            }
+        })
+        .await
+    }
+
+    async fn write(&self, place: &Place) -> Result<()> {
+        let path = place.marks.join(CARRIED);
+        let text = serde_json::to_vec(self).map_err(|e| PgError::unreadable("what is taken over", e.to_string()))?;
+        blocking("keeping what is taken over", LIMIT, move || {
+            write_atomic(&path, &text).map_err(PgError::files(&path))
+        })
+        .await
+    }
+
+    /// The settings with these below them.
+    pub(super) fn below(&self, settings: &Settings) -> Settings {
+        let mut merged = settings.clone();
+        for (name, value) in &self.parameters {
+            merged.parameters.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        if merged.hba.is_empty() {
+            merged.hba.clone_from(&self.hba);
+        }
+        merged
+    }
+}
+
 /// What is read of the files as they were.
 #[derive(Default)]
 struct Original {
@@ -45,6 +93,21 @@ struct Original {
 }
 
 impl Instance {
+    /// Whether the data directory's configuration is had's.
+    ///
+    /// # Errors
+    /// [`PgError::Files`].
+    pub async fn is_adopted(&self) -> Result<bool> {
+        let path = self.place.data.join("postgresql.conf");
+        blocking("looking at the configuration", LIMIT, move || {
+            match std::fs::read(&path) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+                text => Ok(text.map_err(PgError::files(&path))?.starts_with(conf::HEAD.as_bytes())),
+            }
+        })
+        .await
+    }
+
     /// Takes the data directory over; its server is stopped. `system_id` is the group's, if it has one already. The
     /// settings' parameters and lines hold over those that are found. `debian` is [`DEBIAN`] but in tests. Can be
     /// repeated: it finds the same parameters and lines again.
@@ -83,14 +146,14 @@ impl Instance {
             take_over(&data, &account, &debian)
         })
         .await?;
-        let mut merged = settings.clone();
-        for (name, value) in &original.parameters {
-            merged.parameters.entry(name.clone()).or_insert_with(|| value.clone());
-        }
-        if merged.hba.is_empty() {
-            merged.hba.clone_from(&original.hba);
-        }
-        self.configure(&merged).await?;
+        // In this order: while the directory's configuration is not had's, all of this is done again.
+        let carried = Carried {
+            parameters: original.parameters.clone(),
+            hba: original.hba.clone(),
+        };
+        carried.write(&self.place).await?;
+        self.set_carried(carried);
+        self.configure(settings).await?;
         Ok(Adoption {
             control,
             parameters: original.parameters,

@@ -1,8 +1,10 @@
 //! One instance on this node: its place, its programs, its marks; and what its data directory is.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::adopt::Carried;
 use super::command::{Gate, Held, Tool};
 use super::conf::{self, Settings};
 use super::control_data::{ControlData, major_release, postmaster};
@@ -54,6 +56,8 @@ pub struct Instance {
     /// What it refused and promised.
     pub marks: MarkStore,
     pub(super) gate: Gate,
+    /// What was taken over with the data directory.
+    carried: Arc<Mutex<Carried>>,
 }
 
 impl Instance {
@@ -65,7 +69,9 @@ impl Instance {
         place.prepare(&account).await?;
         let marks = MarkStore::open(&place.marks).await?;
         let gate = Gate::new(&place.marks);
+        let carried = Carried::read(&place).await?;
         Ok(Self {
+            carried: Arc::new(Mutex::new(carried)),
             place,
             install,
             account,
@@ -199,8 +205,18 @@ impl Instance {
     /// # Errors
     /// As [`conf::render`] and [`conf::write`].
     pub async fn configure(&self, settings: &Settings) -> Result<bool> {
-        let files = conf::render(&self.place, &self.account, settings)?;
+        let files = conf::render(&self.place, &self.account, &self.with_carried(settings))?;
         conf::write(&self.place, &self.account, files).await
+    }
+
+    /// The settings with what was taken over with the directory, where they do not say otherwise.
+    fn with_carried(&self, settings: &Settings) -> Settings {
+        let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        carried.below(settings)
+    }
+
+    pub(super) fn set_carried(&self, carried: Carried) {
+        *self.carried.lock().unwrap_or_else(PoisonError::into_inner) = carried;
     }
 
     /// Asks the programs themselves whether a server could start with these settings: values, not only names, are
@@ -213,7 +229,7 @@ impl Instance {
             work: self.place.work.join("trial"),
             ..self.place.clone()
         };
-        let files = conf::render(&trial, &self.account, settings)?;
+        let files = conf::render(&trial, &self.account, &self.with_carried(settings))?;
         conf::write_trial(&trial, &self.account, files).await?;
         let program = self.install.program("postgres");
         let tried = Tool::new(&program, &self.account, FILES_LIMIT)

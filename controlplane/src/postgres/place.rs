@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    #[cfg(unix)]
+    #[cfg(all(test, unix))]
     #[tokio::test]
     async fn a_closed_directory_on_the_way_is_named() {
         use std::os::unix::fs::PermissionsExt as _;

@@ -1,10 +1,11 @@
 //! How the guard is to start the postmaster: program, arguments, environment. Nothing is started here.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ha_core::database::Names;
 
+use super::adopt::DEBIAN;
 use super::command::environment;
 use super::conf::{self, Settings};
 use super::error::{PgError, Result};
@@ -29,7 +30,8 @@ pub struct StartPlan {
 }
 
 impl Instance {
-    /// Writes the configuration, closed whatever the settings say (protocol R5), and says how to start the server.
+    /// Writes the configuration, closed whatever the settings say (protocol R5), and says how to start the server. A cluster
+    /// that ran without had is taken over first, see [`Instance::adopt`].
     /// `listen` are the addresses that it listens on besides the socket.
     ///
     /// # Errors
@@ -45,6 +47,14 @@ impl Instance {
             }
         }
         self.must_be_stopped("a start")?;
+        if !self.is_adopted().await? {
+            let adopted = self.adopt(None, settings, Path::new(DEBIAN)).await?;
+            tracing::info!(
+                data = %self.place.data.display(), left_behind = ?adopted.left.keys(), lines_left = ?adopted.hba_left,
+                "an existing cluster is taken over with {} parameters and {} lines of pg_hba.conf",
+                adopted.parameters.len(), adopted.hba.len()
+            );
+        }
         let plain = |a: &&String| a.chars().all(|c| c.is_ascii_alphanumeric() || ".:-_*".contains(c)) && !a.is_empty();
         if let Some(bad) = listen.iter().find(|a| !plain(a)) {
             return Err(PgError::refused(format!("address {bad:?}"), "it cannot be listened on"));

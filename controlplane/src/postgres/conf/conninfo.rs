@@ -56,7 +56,7 @@ impl Source {
         all
     }
 
-    fn text(pairs: Vec<(&'static str, String)>) -> String {
+    fn text(pairs: &[(&'static str, String)]) -> String {
         let words: Vec<_> = pairs
             .iter()
             .map(|(k, v)| format!("{k}={}", conninfo_value(v)))
@@ -71,7 +71,7 @@ impl Source {
         pairs.push(("user", REPLICATION_ROLE.to_owned()));
         pairs.push(("application_name", name.to_owned()));
         pairs.push(("krbsrvname", self.node.clone()));
-        Self::text(pairs)
+        Self::text(&pairs)
     }
 
     /// For base backups and their WAL: under a name that no rule can have.
@@ -79,7 +79,7 @@ impl Source {
         let mut pairs = self.pairs(tls, cluster);
         pairs.push(("user", REPLICATION_ROLE.to_owned()));
         pairs.push(("application_name", "had copy".to_owned()));
-        Self::text(pairs)
+        Self::text(&pairs)
     }
 
     /// For pg_rewind and questions.
@@ -88,7 +88,7 @@ impl Source {
         pairs.push(("user", REWIND_ROLE.to_owned()));
         pairs.push(("dbname", DATABASE.to_owned()));
         pairs.push(("application_name", "had rewind".to_owned()));
-        Self::text(pairs)
+        Self::text(&pairs)
     }
 }
 

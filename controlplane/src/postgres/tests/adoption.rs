@@ -143,20 +143,36 @@ async fn debians_split_layout() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn configuration_beside_the_data() {
+async fn a_start_takes_over_what_it_finds() {
     let rig = Rig::new().await;
     let data = rig.path().join("srv/pg/data");
     by_hand(&rig, &data).await;
     open_up(data.parent().unwrap());
-    let node = rig.node_at("n1", Some(&data)).await;
-    let nowhere = rig.path().join("none");
-    let adopted = node.instance.adopt(None, &node.settings, &nowhere).await.unwrap();
-    assert!(adopted.parameters.contains_key("max_connections") && !adopted.hba.is_empty());
-    assert!(data.join("postgresql.conf.before-had").exists());
+    let main = data.join("postgresql.conf");
+    let text = std::fs::read_to_string(&main).unwrap();
+    std::fs::write(&main, text + "work_mem = 9MB\nlisten_addresses = '*'\n").unwrap();
+    let mut node = rig.node_at("n1", Some(&data)).await;
+    assert!(!node.instance.is_adopted().await.unwrap());
+    node.start(false).await;
+    assert!(node.instance.is_adopted().await.unwrap());
+    assert_eq!(node.ask("SELECT current_setting('work_mem')").await, "9MB");
     assert_eq!(
-        node.instance.adopt(None, &node.settings, &nowhere).await.unwrap(),
-        adopted
+        node.ask("SELECT current_setting('max_connections')").await,
+        "40",
+        "the spec's"
     );
-    let closed = std::fs::read_to_string(data.join("postgresql.conf")).unwrap();
+    assert!(data.join("postgresql.conf.before-had").exists());
+    let closed = std::fs::read_to_string(&main).unwrap();
     assert!(closed.contains("ANY 1 (closed)"), "{closed}");
+    // It stays so for the next daemon, and what the spec says later holds.
+    node.stop().await;
+    let place = node.instance.place.clone();
+    node.instance = crate::postgres::instance::Instance::open(place, rig.install.clone(), rig.account.clone())
+        .await
+        .unwrap();
+    node.start(false).await;
+    assert_eq!(node.ask("SELECT current_setting('work_mem')").await, "9MB");
+    node.settings.parameters.insert("work_mem".into(), "8MB".into());
+    node.set_names(super::rig::any(&["n2"], 1)).await.unwrap();
+    assert_eq!(node.ask("SELECT current_setting('work_mem')").await, "8MB");
 }

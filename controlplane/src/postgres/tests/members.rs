@@ -189,7 +189,7 @@ async fn every_point_of_a_swap_leads_to_a_whole_directory() {
         if point == 3 {
             assert_eq!(kept, Work::default());
         } else {
-            assert_eq!(kept.kept, [old.clone()], "point {point}");
+            assert_eq!(kept.kept, std::slice::from_ref(&old), "point {point}");
             assert_eq!(std::fs::read_to_string(old.join("which")).unwrap(), "old");
         }
         assert!(!new.exists());

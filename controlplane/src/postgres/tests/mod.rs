@@ -1,5 +1,7 @@
 //! Real servers: every step that a group's life consists of, on PostgreSQL itself.
 
+#![allow(clippy::unwrap_used)]
+
 mod adoption;
 mod failover;
 mod members;
