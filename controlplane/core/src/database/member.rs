@@ -129,7 +129,7 @@ pub fn decide(situation: &Situation<'_>) -> MemberDecision {
         Phase::Steady if mine => lead::serve(s, state, &mut next),
         Phase::Switching if mine => lead::switch(s, state, &mut next),
         Phase::Bootstrapping | Phase::Promoting | Phase::Steady | Phase::Switching => {
-            follow::follow(s, state, &mut next)
+            follow::follow(s, state, &mut next);
         }
     }
     slots(s, state, &mut next);

@@ -3,7 +3,7 @@
 use super::Draft;
 use super::view::View;
 use crate::database::durability::need;
-use crate::database::lineage::{Fit, LogEnd};
+use crate::database::lineage::Fit;
 use crate::database::local::{Directory, Report};
 use crate::database::observed::Decision;
 use crate::database::record::{FailoverRecord, How, InstanceState, Nodes, Phase, Promotion};
@@ -135,7 +135,7 @@ fn first(view: &View<'_>, node: &str, how: How, report: Option<&Report>) -> Draf
         node: node.to_owned(),
         epoch: next.epoch,
         lineage: report.map(|r| r.history.clone()).unwrap_or_default(),
-        end: report.and_then(|r| r.log).unwrap_or(LogEnd::default()),
+        end: report.and_then(|r| r.log).unwrap_or_default(),
         rule: None,
         after_stop: None,
     });

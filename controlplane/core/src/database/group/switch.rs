@@ -245,10 +245,10 @@ pub(super) fn decide(view: &View<'_>) -> Decision {
         }
         return decision;
     };
-    if let Some(end) = proof.log {
-        if let Some(report) = caught_up(view, to, end) {
-            return name(view, node, report, end, proof.incarnation).decision();
-        }
+    if let Some(end) = proof.log
+        && let Some(report) = caught_up(view, to, end)
+    {
+        return name(view, node, report, end, proof.incarnation).decision();
     }
     let gone = view.recent(to).is_none();
     if gone || late {

@@ -304,7 +304,7 @@ fn a_restart_in_place_is_ordered_for_one_incarnation_and_opens_when_replicated()
         names: Names::Closed,
     };
     let ordered = named(How::InPlace).with(down);
-    assert_eq!(ordered.actions(), [start.clone()]);
+    assert_eq!(ordered.actions(), std::slice::from_ref(&start));
     let again = ordered.clone().with(|c| c.local.incarnation = 4);
     assert_eq!(
         again.actions(),

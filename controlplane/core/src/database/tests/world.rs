@@ -400,11 +400,7 @@ impl World {
     fn report(&mut self, name: &str) {
         let now = self.observed.now;
         let node = &self.nodes[name];
-        let seen = self
-            .observed
-            .instances
-            .entry(name.to_owned())
-            .or_insert_with(Seen::default);
+        let seen = self.observed.instances.entry(name.to_owned()).or_default();
         let there = node.up && node.coordinated;
         if !there {
             seen.stream_broken.get_or_insert(now);

@@ -53,7 +53,7 @@ fn who_follows_and_who_is_rebuilt() {
             since_ms: 5,
         };
         let ordered = case.with(|c| c.state.instances.get_mut("b").unwrap().rebuild = Some(order));
-        assert_eq!(ordered.actions(), [action.clone()], "{what}");
+        assert_eq!(ordered.actions(), std::slice::from_ref(action), "{what}");
         assert_eq!(ordered.clone().with(|c| c.fresh = false).actions(), [], "{what}");
         assert_eq!(
             ordered.clone().with(|c| c.state.phase = Phase::Switching).actions(),
@@ -63,7 +63,7 @@ fn who_follows_and_who_is_rebuilt() {
         // A rewind that did not help is followed by a copy.
         assert_eq!(
             ordered.with(|c| c.local.marks.rebuilt = 5).actions(),
-            [copy.clone()],
+            std::slice::from_ref(&copy),
             "{what}"
         );
     }
