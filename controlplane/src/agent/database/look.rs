@@ -13,7 +13,7 @@ use crate::postgres::probe::{Details, Probe, Prober, Written};
 /// Between looks while nothing changes.
 const EVERY: Duration = Duration::from_millis(200);
 /// Between looks while something is expected.
-const SOON: Duration = Duration::from_millis(25);
+const SOON: Duration = Duration::from_millis(40);
 /// A look that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(1);
 /// What is in force is asked anew at every so many looks, though nothing was changed.

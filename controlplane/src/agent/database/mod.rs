@@ -22,7 +22,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod upkeep;
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

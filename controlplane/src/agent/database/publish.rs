@@ -251,7 +251,8 @@ impl Driver {
         let Some(until) = local.lease_until else { return 0 };
         let sent = until.saturating_sub(self.env.timing.session_timeout * 2 / 3);
         let ago = now.saturating_sub(sent);
-        self.env.clock.wall_ms() - i64::try_from(ago.as_millis()).unwrap_or_default()
+        // In whole seconds: nobody is told anew of every millisecond.
+        (self.env.clock.wall_ms() - i64::try_from(ago.as_millis()).unwrap_or_default()) / 1000 * 1000
     }
 }
 

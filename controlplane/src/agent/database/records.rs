@@ -105,7 +105,7 @@ impl Follower {
                 let same = |now: &Option<Arc<dyn Coordinator>>| now.as_ref().is_some_and(|n| Arc::ptr_eq(n, &c));
                 tokio::select! {
                     () = self.follow_spec(&*c) => {}
-                    () = self.follow_state(&*c) => {}
+                    () = self.follow_state(&c) => {}
                     over = coordinator.wait_for(|now| !same(now)) => if over.is_err() { return },
                     () = lost(&*c) => {}
                 }
@@ -155,7 +155,7 @@ impl Follower {
         }
     }
 
-    async fn follow_state(&self, c: &dyn Coordinator) {
+    async fn follow_state(&self, c: &Arc<dyn Coordinator>) {
         let path = format!("{GROUPS}/{}/state", self.group);
         let mut hinted = self.hinted.clone();
         let mut complained = None;
@@ -179,7 +179,7 @@ impl Follower {
             let confirm = async {
                 // Only then may anything be begun on it.
                 while concerned {
-                    match limited(&path, resolve::read_fresh(c, &path)).await {
+                    match read_fresh(c, &path).await {
                         Ok((bytes, stat)) => {
                             self.take(&path, &bytes, stat, true, &mut complained);
                             break;
@@ -203,7 +203,7 @@ impl Follower {
             }
             // A hint of what was read already costs no read.
             if *hinted.borrow() > 0 && c.state().borrow().clone() != SessionState::Live {
-                let _ = resolve::wait_live(c).await;
+                let _ = resolve::wait_live(&**c).await;
             }
         }
     }
@@ -226,6 +226,18 @@ impl Follower {
             *known != before
         });
     }
+}
+
+/// A read after an acknowledged write. The write is seen to its end even if nobody waits for it any more: the next
+/// heartbeat is written upon it.
+async fn read_fresh(c: &Arc<dyn Coordinator>, path: &str) -> crate::coordination::Result<(Vec<u8>, Stat)> {
+    let (c, own) = (c.clone(), path.to_owned());
+    let read = tokio::spawn(async move { resolve::read_fresh(&*c, &own).await });
+    let read = async {
+        read.await
+            .unwrap_or_else(|e| Err(CoordError::Unavailable(e.to_string())))
+    };
+    limited(path, read).await
 }
 
 /// Once for each value, not once for each look at it.

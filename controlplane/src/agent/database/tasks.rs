@@ -57,6 +57,8 @@ struct Job {
     settings: Settings,
     /// Without the group's parameters and lines, should a server not start with them.
     plain: Settings,
+    /// The server can use the group's parameters and lines.
+    proven: bool,
     listen: Vec<String>,
     incarnation: u64,
     epoch: u64,
@@ -222,6 +224,7 @@ impl Driver {
                 ..settings.clone()
             },
             settings,
+            proven: self.upkeep.proven,
             listen: vec![self.env.options.settings.listen.to_string()],
             incarnation: local.incarnation,
             epoch: state.map_or(0, |s| s.epoch),
@@ -338,7 +341,13 @@ impl Job {
             .await
             .map_err(told)?;
         instance.repair().await.map_err(told)?;
-        let (settings, refused) = match instance.check(&self.settings).await {
+        // What was looked at before is not looked at again: clients wait for this start.
+        let checked = if self.proven {
+            Ok(())
+        } else {
+            instance.check(&self.settings).await
+        };
+        let (settings, refused) = match checked {
             Ok(()) => (&self.settings, None),
             Err(e @ PgError::Refused { .. }) => (
                 &self.plain,

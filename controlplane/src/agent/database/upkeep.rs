@@ -70,6 +70,8 @@ pub(super) struct Upkeep {
     /// The revision of the spec that the server runs with.
     pub(super) revision: u64,
     checking: u64,
+    /// The server's own programs said that it can use what is accepted.
+    pub(super) proven: bool,
     /// What the files were last made of, beside names and upstream.
     applied: Option<(Accepted, Vec<String>, u64)>,
     /// The incarnation that was started last by this driver, and whether it answered.
@@ -311,6 +313,7 @@ impl Driver {
                     Kind::Check => {
                         if let Some(checked) = self.upkeep.checked.clone() {
                             self.upkeep.accepted = checked;
+                            self.upkeep.proven = true;
                             self.upkeep.revision = self.upkeep.checking;
                         }
                     }

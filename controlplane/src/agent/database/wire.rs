@@ -5,7 +5,7 @@ use ha_core::database::{Branch, LogEnd};
 use ha_proto::v1;
 
 /// A report of a group's instance. What only people want is filled in by whoever has it.
-pub(super) fn report(group: &str, r: &Report) -> v1::InstanceReport {
+pub(crate) fn report(group: &str, r: &Report) -> v1::InstanceReport {
     let (directory, system_id) = match r.directory {
         Directory::Empty => (v1::DirectoryState::Empty, 0),
         Directory::Incomplete => (v1::DirectoryState::Incomplete, 0),
@@ -86,7 +86,7 @@ fn primary(p: &ha_core::database::local::PrimaryReport) -> v1::PrimaryReport {
     }
 }
 
-fn branch(b: &Branch) -> v1::Branch {
+pub(crate) fn branch(b: &Branch) -> v1::Branch {
     v1::Branch {
         epoch: b.epoch,
         timeline: b.timeline,
@@ -136,7 +136,6 @@ pub(super) fn differs(last: &v1::InstanceReport, now: &v1::InstanceReport, settl
         r.grants.clear();
         if let Some(p) = &mut r.primary {
             p.probe_ms = None;
-            p.redo_lsn = p.redo_lsn.filter(|_| !settled);
             for w in &mut p.walsenders {
                 w.reply_age_ms = None;
                 w.replayed_lsn = 0;

@@ -179,20 +179,25 @@ impl Coordinator for ZooKeeperCoordinator {
     }
 
     async fn confirm(&self) -> Result<()> {
-        let session = &*self.0;
-        let mut held = session.keeper.lock().await;
-        session.cell.gate()?;
-        let Some(keeper) = &mut *held else {
-            return Err(CoordError::Invalid("a confirmation without a lease".to_owned()));
-        };
-        match keeper.beat(session).await {
-            Beat::Acknowledged => Ok(()),
-            Beat::Missed(e) => Err(e),
-            Beat::Over(why) => {
-                session.lose(&why);
-                Err(CoordError::SessionLost(why))
+        let session = Arc::clone(&self.0);
+        // Seen to its end even if the caller gives up: the next heartbeat is written upon this one's version.
+        let beat = tokio::spawn(async move {
+            let mut held = session.keeper.lock().await;
+            session.cell.gate()?;
+            let Some(keeper) = &mut *held else {
+                return Err(CoordError::Invalid("a confirmation without a lease".to_owned()));
+            };
+            match keeper.beat(&*session).await {
+                Beat::Acknowledged => Ok(()),
+                Beat::Missed(e) => Err(e),
+                Beat::Over(why) => {
+                    session.lose(&why);
+                    Err(CoordError::SessionLost(why))
+                }
             }
-        }
+        });
+        beat.await
+            .unwrap_or_else(|e| Err(CoordError::Unavailable(format!("a heartbeat was not sent: {e}"))))
     }
 
     async fn close(&self) {
