@@ -52,6 +52,8 @@ pub struct Options {
     pub local_address: String,
     /// Not-after time of the certificate in use, ms; asked at each report.
     pub certificate_expires: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// What is due of this node's proxies; asked at each report, with whether it is a stream's first.
+    pub proxies: Arc<dyn Fn(bool) -> Vec<v1::ProxyReport> + Send + Sync>,
     /// Operating system, for people.
     pub os: String,
     /// This node's instances of database groups.
@@ -154,6 +156,7 @@ pub fn new(
             feed: feed.clone(),
             denied,
             certificate_expires: options.certificate_expires,
+            proxies: options.proxies,
             interval: options.interval,
             local_address: options.local_address,
             os: options.os,

@@ -55,6 +55,7 @@ pub(super) struct Reporter {
     pub(super) feed: Feed,
     pub(super) denied: mpsc::Receiver<v1::Denied>,
     pub(super) certificate_expires: Arc<dyn Fn() -> i64 + Send + Sync>,
+    pub(super) proxies: Arc<dyn Fn(bool) -> Vec<v1::ProxyReport> + Send + Sync>,
     pub(super) interval: Duration,
     pub(super) local_address: String,
     pub(super) os: String,
@@ -247,8 +248,8 @@ impl Reporter {
             os: self.os.clone(),
             instances,
             removed_instances,
+            proxies: (self.proxies)(first),
             postgres: self.databases.releases(),
-            ..v1::AgentReport::default()
         }
     }
 

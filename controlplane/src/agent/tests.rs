@@ -116,6 +116,7 @@ impl Rig {
             disk: dir.to_owned(),
             local_address: "127.0.0.1:9".into(),
             certificate_expires: Arc::new(|| 42),
+            proxies: Arc::new(|_| Vec::new()),
             os: "os".into(),
             databases: database::Databases::default(),
         };

@@ -28,7 +28,7 @@ use crate::config::{Config, Level};
 use crate::coordination::{Connector, ZooKeeperConnector};
 use crate::error::ApiError;
 use crate::platform::{self, Clock, Signal, Signals, SystemClock, service};
-use crate::proxy::Proxy;
+use crate::proxy::{self, Proxy};
 use crate::security::{Dialer, NodeBundle, Security};
 use crate::shared::Shared;
 use crate::{logging, session};
@@ -156,21 +156,23 @@ impl Daemon {
             session_timeout: bundle.session_timeout,
         };
         let (databases, instances) = database::new(shared.clone(), outlets, dial.clone(), instances);
+        let metrics = Arc::new(Metrics::new(&shared.me.node, &shared.me.cluster));
+        let proxy = Proxy::new(config.proxy.clone(), shared.routes.clone(), metrics.proxy.clone());
+        let reporter = proxy::Reporter::new(proxy.clone(), &shared.me.address);
         let agent_options = agent::Options {
             hooks,
             interval: config.report_interval,
             disk,
             local_address: prepare::loopback(local(&grpc)?).to_string(),
             certificate_expires: Arc::new(move || certificates.certificate().not_after_ms),
+            proxies: Arc::new(move |first| reporter.due(first)),
             os,
             databases,
         };
         let (_, agent) = agent::new(shared.clone(), denied, dial, state, agent_options);
 
         let close = CancellationToken::new();
-        let metrics = Arc::new(Metrics::new(&shared.me.node, &shared.me.cluster));
         let (s, m) = (&shared, &metrics);
-        let proxy = Proxy::new(config.proxy.clone(), s.routes.clone(), m.proxy.clone());
         let mut daemon = Daemon {
             grpc: tokio::spawn(api::serve(grpc, s.clone(), security.clone(), m.clone(), close.clone())),
             http: tokio::spawn(api::http::serve(

@@ -129,7 +129,8 @@ pub fn room_for_files(wanted: u64) -> u64 {
     wanted
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::process::Command;
     use std::time::{Duration, Instant};

@@ -10,6 +10,7 @@ mod metrics;
 mod opening;
 mod port;
 mod relay;
+mod report;
 pub mod routes;
 mod session;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub use header::Network;
 pub use metrics::Metrics;
 use port::Port;
+pub use report::Reporter;
 use routes::{Ports, Routes, RoutesRx, Way};
 use workers::Workers;
 
