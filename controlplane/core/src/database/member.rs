@@ -96,6 +96,11 @@ pub fn decide(situation: &Situation<'_>) -> MemberDecision {
         next.act(Action::Reap);
         return next;
     }
+    if s.spec.is_some_and(|spec| spec.removed) {
+        next.wait("the group was removed; its directory stays");
+        stop(s, &mut next, false, "the group was removed");
+        return next;
+    }
     let Some(state) = s.state() else {
         next.wait("the record could not be read yet");
         return next;

@@ -146,11 +146,28 @@ pub(super) fn rebuild(view: &View<'_>, primary: &PrimaryReport, decision: &mut D
             }
             continue;
         }
+        let foreign = matches!(report.directory, Directory::Present { .. }) && !view.sound(report);
         let asked = view
             .observed
             .requests
             .iter()
             .find(|r| matches!(&r.what, Wanted::Reinit { node: n } if n == node));
+        if foreign {
+            if let Some(request) = asked {
+                let refusal = Refusal::new(
+                    "HA0417",
+                    format!("the directory on {node} is of another database system"),
+                )
+                .why("it is never touched")
+                .next("move it away, then: hactl db reinit");
+                let operation = request.operation.clone();
+                decision.finished.push(Finished {
+                    operation,
+                    result: Err(refusal),
+                });
+            }
+            continue;
+        }
         let (copy, why, operation) = match (asked, &report.unfit) {
             (Some(r), _) => (true, "an operator asked for it".to_owned(), r.operation.clone()),
             (None, Some(unfit)) => (unfit.copy, unfit.why.clone(), String::new()),

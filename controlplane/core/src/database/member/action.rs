@@ -110,7 +110,8 @@ pub struct MemberDecision {
     pub waits: Vec<String>,
     /// When to decide again though nothing changed.
     pub look_at: Option<Duration>,
-    /// Up to when the server may live, for the guard: the lease, or the grants where they last longer. None: the guard
-    /// is not concerned (a standby).
+    /// Up to when the server may live, for the guard: the lease, or the grants where they last longer. None: nothing is
+    /// said, and the guard keeps the deadline that it has. A daemon that has just started has no lease yet, and must not
+    /// take away the deadline of a primary that runs.
     pub deadline: Option<Duration>,
 }

@@ -18,7 +18,14 @@ pub fn report(situation: &Situation<'_>) -> Report {
         log: local.log_end(),
     });
     let whole = matches!(local.directory, Directory::Present { .. });
-    let follows = state.filter(|r| r.primary.is_some() && r.primary.as_ref() != Some(&local.node));
+    // A directory of another system fits nothing, and is never touched.
+    let own = |r: &&GroupState| match (r.system_id, local.directory) {
+        (Some(id), Directory::Present { system_id }) => id == system_id,
+        _ => true,
+    };
+    let follows = state
+        .filter(own)
+        .filter(|r| r.primary.is_some() && r.primary.as_ref() != Some(&local.node));
     let streams = (local.server == Server::Running && local.in_recovery && local.receiver == Receiver::Running)
         .then(|| local.upstream.clone())
         .flatten();

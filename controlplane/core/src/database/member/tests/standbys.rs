@@ -105,6 +105,7 @@ fn another_systems_directory_is_never_touched() {
     ] {
         let foreign = case.with(|c| c.local.directory = Directory::Present { system_id: 43 });
         assert_eq!(foreign.actions(), []);
+        assert_eq!(foreign.ask(report).unfit, None);
     }
 }
 
