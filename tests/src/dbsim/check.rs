@@ -59,7 +59,9 @@ impl World {
         };
         if primary != Some(n) {
             // Late news of what the new primary has too harms nobody.
-            let successor = self.node_of(record.primary.as_ref().or(record.former.as_ref())).filter(|c| *c != n);
+            let successor = self
+                .node_of(record.primary.as_ref().or(record.former.as_ref()))
+                .filter(|c| *c != n);
             let has = |c: N| self.pg[c].disk.flushed.is_some_and(|end| self.tree.contains(end, at));
             if !successor.is_some_and(has) {
                 self.wrong(format!(

@@ -258,7 +258,7 @@ impl World {
         let Some(planned) = self.scene.plan.get(index / 2).copied() else {
             return;
         };
-        if index % 2 == 0 {
+        if index.is_multiple_of(2) {
             let (first, second) = aims(planned.what);
             let first = first.map_or(0, |a| self.aimed(a));
             let second = second.map_or(0, |a| self.aimed(a));

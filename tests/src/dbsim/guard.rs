@@ -7,14 +7,14 @@ use super::world::{Event, MS, N, Time, World};
 pub const STOP_BEFORE: Time = 150 * MS;
 
 impl World {
-    /// Moves the deadline, on the machine's own clock. It only moves forward.
+    /// Moves the deadline, on the machine's own clock. It only moves forward: that a daemon knows of none takes none back.
     pub fn guard_deadline(&mut self, n: N, deadline: Option<Time>) {
         let guard = &mut self.machines[n].guard;
         if !guard.alive {
             return;
         }
-        guard.deadline = deadline;
-        if deadline.is_some() && !guard.armed {
+        guard.deadline = guard.deadline.max(deadline);
+        if guard.deadline.is_some() && !guard.armed {
             guard.armed = true;
             self.guard_arm(n);
         }

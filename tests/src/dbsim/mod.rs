@@ -4,6 +4,9 @@
 //! follows from its seed. What is simulated is what the core cannot decide about: PostgreSQL with its walsenders and
 //! timelines, ZooKeeper, guards, clocks, links, clients. The decisions are the product's own code.
 
+// What arrives at a handler was taken out of the queue for it.
+#![allow(clippy::needless_pass_by_value)]
+
 pub mod act;
 pub mod check;
 pub mod client;
@@ -17,6 +20,7 @@ pub mod postgres;
 pub mod replication;
 pub mod run;
 pub mod scripts;
+pub mod search;
 pub mod tasks;
 pub mod trace;
 pub mod wal;

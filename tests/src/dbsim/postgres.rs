@@ -305,7 +305,11 @@ impl World {
         if let Names::Any { need, who, .. } = conf.names
             && (need == 0 || who == 0)
         {
-            self.wrong(format!("n{} is given names that PostgreSQL refuses: {:?}", n + 1, conf.names));
+            self.wrong(format!(
+                "n{} is given names that PostgreSQL refuses: {:?}",
+                n + 1,
+                conf.names
+            ));
         }
         self.pg[n].disk.conf = conf;
     }

@@ -89,11 +89,9 @@ impl World {
         let (names, source_end) = (source.conf.names, theirs.unwrap_or(mine));
         let fits = self.tree.looks_like_prefix(source_end, mine);
         if !fits {
-            if let Some(server) = self.pg[n].server.as_mut() {
-                if !server.refused {
-                    server.refused = true;
-                    self.say(Some(n), format_args!("log does not fit that of n{}", from + 1));
-                }
+            if let Some(server) = self.pg[n].server.as_mut().filter(|s| !s.refused) {
+                server.refused = true;
+                self.say(Some(n), format_args!("log does not fit that of n{}", from + 1));
             }
             return;
         }

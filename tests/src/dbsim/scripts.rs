@@ -35,6 +35,8 @@ pub fn bend(rng: &mut SmallRng, scene: &mut Scene, bias: &str) {
     scene.nodes = 3;
     scene.profile = super::faults::Profile::Mixed;
     scene.durability = Durability::Quorum;
+    // How many of the nodes carry an instance.
+    let mut members = usize::MAX;
     let story: Vec<Line> = match bias {
         // A standby that lags is all that is left of the new primary's rule.
         "no_flush" | "joint_forgotten" | "no_durability" => vec![
@@ -53,10 +55,10 @@ pub fn bend(rng: &mut SmallRng, scene: &mut Scene, bias: &str) {
         "no_truncation" => {
             scene.traits.slow_promotion = 1.0;
             vec![
-                ((0, 500), (2000, 3500), What::Power(S1)),
-                ((100, 500), (10, 10), What::Postmaster(P)),
-                ((150, 500), (4500, 6500), What::Freeze(P)),
-                ((4000, 5500), (4000, 6000), What::Power(P)),
+                ((0, 500), (1200, 2500), What::Processes(P)),
+                ((150, 600), (5500, 8000), What::Freeze(P)),
+                ((0, 150), (2500, 4000), What::Power(S0)),
+                ((4500, 7000), (4000, 6000), What::Power(P)),
             ]
         }
         // An old primary comes back with more log than it shares with anybody.
@@ -116,11 +118,12 @@ pub fn bend(rng: &mut SmallRng, scene: &mut Scene, bias: &str) {
         // The givers start again and do not remember.
         "grant_forgotten" => {
             scene.durability = Durability::Async;
-            scene.nodes = 2;
+            members = 2;
             vec![
-                ((0, 500), (9000, 9500), What::ZooKeeper(P)),
-                ((2000, 6500), (4000, 5000), What::Mute(P)),
-                ((0, 300), (10, 200), What::Daemon(S0)),
+                ((0, 100), (10, 10), What::Unseat),
+                ((200, 500), (9000, 9500), What::ZooKeeper(P)),
+                ((3500, 7000), (4000, 5000), What::Mute(P)),
+                ((0, 100), (5, 30), What::Daemon(S0)),
             ]
         }
         // The primary and one giver are an island, of which the record has left out the giver.
@@ -151,6 +154,10 @@ pub fn bend(rng: &mut SmallRng, scene: &mut Scene, bias: &str) {
         ],
         _ => return,
     };
+    if scene.durability == Durability::Async {
+        // Leases assume clocks that run alike.
+        scene.drift = scene.drift.min(300);
+    }
     scene.plan = tell(rng, &story);
     scene.until = scene.plan.iter().map(|p| p.until).max().unwrap_or(scene.until);
     scene.spec.durability = scene.durability;
@@ -159,7 +166,7 @@ pub fn bend(rng: &mut SmallRng, scene: &mut Scene, bias: &str) {
         scene.names.push(format!("n{}", n + 1));
     }
     let limits = scene.spec.limits.clone();
-    scene.spec = ha_core::database::GroupSpec::on(scene.names.iter().map(String::as_str));
+    scene.spec = ha_core::database::GroupSpec::on(scene.names.iter().map(String::as_str).take(members));
     scene.spec.durability = scene.durability;
     scene.spec.limits = limits;
 }

@@ -327,7 +327,7 @@ impl World {
 
     /// Whether messages from one machine to another are lost.
     pub fn cut(&self, from: N, to: N) -> bool {
-        !self.machines[from].up || !self.machines[to].up || self.cuts.iter().any(|c| *c == (from, to))
+        !self.machines[from].up || !self.machines[to].up || self.cuts.contains(&(from, to))
     }
 
     /// Whether everything on a machine stands still.
