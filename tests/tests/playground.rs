@@ -67,7 +67,7 @@ impl Playground {
     }
 
     fn up(&self, nodes: &str) {
-        let output = self.run(&["playground", "up", "--detach", "--nodes", nodes]);
+        let output = self.run(&["playground", "up", "--detach", "--no-database", "--nodes", nodes]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
@@ -206,7 +206,7 @@ fn in_the_foreground_it_ends_with_its_terminal() {
     for (signal, ready) in [(SIGINT, "Ctrl-C ends"), (SIGKILL, "Ctrl-C ends"), (SIGINT, "serves on")] {
         let playground = Playground::new();
         let said = playground.dir.path().join("said");
-        let mut up = playground.command(&["playground", "up", "--nodes", "1"]);
+        let mut up = playground.command(&["playground", "up", "--no-database", "--nodes", "1"]);
         let mut up = up
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&said).unwrap())
@@ -223,6 +223,34 @@ fn in_the_foreground_it_ends_with_its_terminal() {
             assert!(!playground.contexts().join("contexts/playground").exists());
         }
     }
+}
+
+/// Process ids of the servers and guards of a playground: what works in a directory below it or runs its copy of had.
+fn database_processes(place: &std::path::Path) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let link = |name: &str| std::fs::read_link(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let server = link("exe").ends_with("postgres") && link("cwd").starts_with(place);
+        server || link("exe") == place.join("bin").join("had")
+    })
+    .collect()
+}
+
+#[test]
+fn its_database_serves_and_goes_with_it() {
+    let playground = Playground::new();
+    let up = ["playground", "up", "--detach", "--nodes", "2", "--timeout", "180s"];
+    let output = playground.run(&up);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    playground.ok(&["wait", "db/main", "--for", "whole", "--timeout", "120s"]);
+    assert!(playground.ok(&["db", "dsn"]).starts_with("postgresql://app@"));
+    let place = playground.place();
+    let running = database_processes(&place);
+    assert!(running.len() >= 4, "two servers and their guards: {running:?}");
+    playground.ok(&["playground", "down"]);
+    assert_eq!(database_processes(&place), Vec::<i32>::new());
+    assert!(!place.exists());
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ha_proto::codes;
-use ha_proto::v1::{AccessRole, AddNodeRequest, ChangeOptions, ClusterState, GetStateRequest, NodeSpec, NodeState};
+use ha_proto::v1::{
+    AccessRole, AddNodeRequest, ChangeOptions, ClusterState, GetStateRequest, GroupHealth, NodeSpec, NodeState,
+};
 
 use super::child::{Child, Exit, Report, State};
 use super::control::{self, Answer, Request};
@@ -13,7 +15,7 @@ use super::needs::Needs;
 use super::place::{Node, Place, Record};
 use super::system::{self, Account};
 use super::up::{LOOK, mark_context};
-use super::{kinds, logs};
+use super::{database, kinds, logs};
 use crate::bundle;
 use crate::ca::{ClusterAuthority, Issued};
 use crate::client::Client;
@@ -40,6 +42,8 @@ pub(super) struct Builder<'a> {
     pub(super) authority: &'a ClusterAuthority,
     pub(super) store: &'a Store,
     pub(super) restart: bool,
+    /// Whether to make a database group.
+    pub(super) database: bool,
     pub(super) notes: Notes,
     pub(super) deadline: Instant,
 }
@@ -58,7 +62,41 @@ impl Builder<'_> {
         for node in others {
             self.add(&mut client, node).await?;
         }
-        self.healthy(&mut client).await
+        self.healthy(&mut client).await?;
+        if self.database {
+            self.make_database(&mut client).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the group and waits until all its instances serve.
+    async fn make_database(&self, client: &mut Client) -> Result<(), CliError> {
+        let started = Instant::now();
+        while let Err(error) = database::create(client, self.place, &self.record.nodes).await {
+            self.pause("the database group cannot be made", Some(error)).await?;
+        }
+        loop {
+            let error = match client.get_state(GetStateRequest {}).await {
+                Ok(state) => match state.databases.iter().find(|g| g.name == database::GROUP) {
+                    Some(group) if group.health() == GroupHealth::Healthy => {
+                        let primary = group.record.as_ref().map_or("", |r| r.primary.as_str());
+                        self.say(
+                            "database",
+                            &format!("{} has its primary on {primary}", group.name),
+                            started,
+                        );
+                        return Ok(());
+                    }
+                    Some(group) => Some(group.problems.iter().fold(
+                        CliError::new(codes::UNHEALTHY, "the database group is not healthy"),
+                        |e, problem| e.why(problem.clone()),
+                    )),
+                    None => None,
+                },
+                Err(error) => Some(error),
+            };
+            self.pause("the database does not come up", error).await?;
+        }
     }
 
     async fn start_zookeeper(&self) -> Result<(), CliError> {
@@ -140,6 +178,9 @@ impl Builder<'_> {
     ) -> Result<(), CliError> {
         let data = self.place.data(&node.name);
         crate::files::create_private_dir(&data)?;
+        let sockets = self.place.sockets(&node.name);
+        crate::files::create_private_dir(&sockets)?;
+        system::give_all(&self.place.sockets(""), self.account)?;
         let join = self.authority.node_bundle(issued, &node.address, bootstrap);
         bundle::write_new(&kinds::bundle(self.place, node), &join)?;
         self.start(kinds::daemon(self.place, self.had, node, self.restart)?)

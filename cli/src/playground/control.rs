@@ -17,7 +17,7 @@ const LIMIT: u64 = 1 << 20;
 /// Longest time for an answer to anything but `Down`.
 const ANSWER: Duration = Duration::from_secs(5);
 /// Longest time for the end of all children.
-pub(super) const DOWN: Duration = Duration::from_secs(12);
+pub(super) const DOWN: Duration = Duration::from_secs(20);
 
 /// What is asked of the supervisor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

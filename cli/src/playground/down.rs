@@ -7,7 +7,7 @@ use ha_proto::codes;
 use super::control::{self, Request};
 use super::place::{Place, Record};
 use super::system::{self, Running};
-use super::{DownArgs, logs};
+use super::{DownArgs, guards, logs};
 use crate::args::Globals;
 use crate::context::Store;
 use crate::error::{CliError, file_error};
@@ -105,6 +105,7 @@ pub(super) fn clear(place: &Place, record: &Record, notes: Notes) -> Result<(), 
     if let Some(running) = Running::load(&place.running()) {
         running.kill();
     }
+    guards::kill(place);
     forget_context(record, notes);
     let dir = place.dir();
     let failed = |path: &std::path::Path, e: std::io::Error| file_error("delete", path, &e);

@@ -88,12 +88,21 @@ pub(super) fn daemon(place: &Place, had: &Path, node: &Node, restart: bool) -> R
     let config = place.data(&node.name).join("had.toml");
     let quoted = |text: &str| toml::Value::from(text).to_string();
     let path = |path: &Path| quoted(&path.display().to_string());
+    let host = node.address.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
     let text = format!(
-        "bundle = {}\nstate_dir = {}\n\n[listen]\ngrpc = {}\nhttp = {}\n",
+        "bundle = {}\nstate_dir = {}\n\n[listen]\ngrpc = {}\nhttp = {}\n\n\
+         [postgres]\nlisten = {}\nsocket_dir = {}\n\n\
+         [proxy]\nlisten = {}\n\n[proxy.ports.{}]\nprimary = {}\nstandbys = {}\n",
         path(&bundle(place, node)),
         path(&place.data(&node.name).join("state")),
         quoted(&node.address),
         quoted(&node.http),
+        quoted(host),
+        path(&place.sockets(&node.name)),
+        quoted(host),
+        super::database::GROUP,
+        node.proxy.0,
+        node.proxy.1,
     );
     files::write_new(&config, &text)?;
     Ok(Child {

@@ -18,7 +18,11 @@ mod child;
 #[cfg(unix)]
 mod control;
 #[cfg(unix)]
+mod database;
+#[cfg(unix)]
 mod down;
+#[cfg(unix)]
+mod guards;
 #[cfg(unix)]
 mod kinds;
 #[cfg(unix)]
@@ -81,6 +85,9 @@ pub struct UpArgs {
     /// Leave a process that dies as it is.
     #[arg(long)]
     no_restart: bool,
+    /// Make no database group. Without this there is one, main, on up to three nodes, if PostgreSQL is installed.
+    #[arg(long)]
+    no_database: bool,
 }
 
 /// `hactl playground down`

@@ -86,6 +86,11 @@ impl Place {
         self.0.join("data").join(child)
     }
 
+    /// Where sockets of this node's databases are: a path that is as short as can be, for systems limit its length.
+    pub(super) fn sockets(&self, node: &str) -> PathBuf {
+        self.0.join("s").join(node)
+    }
+
     /// The record.
     pub(super) fn record(&self) -> PathBuf {
         self.0.join("playground.toml")
@@ -110,6 +115,12 @@ pub(super) struct Node {
     pub(super) address: String,
     /// HTTP, host:port.
     pub(super) http: String,
+    /// Port of PostgreSQL on its address.
+    #[serde(default)]
+    pub(super) postgres: u16,
+    /// Ports of the proxy to the primary and to the standbys.
+    #[serde(default)]
+    pub(super) proxy: (u16, u16),
 }
 
 /// What a playground is made of.
@@ -203,6 +214,8 @@ mod tests {
             name: "n1".into(),
             address: "127.0.0.11:1".into(),
             http: "127.0.0.11:2".into(),
+            postgres: 5432,
+            proxy: (5000, 5001),
         });
         record.save(&place).unwrap();
         assert_eq!(Record::load(&place).unwrap(), Some(record));

@@ -17,6 +17,8 @@ const FIRST: u8 = 10;
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// Port of a node's HTTP endpoint, where it is free.
 const HTTP_PORT: u16 = 7401;
+/// Ports of a node's PostgreSQL, and of its proxy to the primary and the standbys.
+const DATABASE_PORTS: [u16; 3] = [5432, 5000, 5001];
 const TRIES: u32 = 200;
 
 /// The addresses of a playground.
@@ -61,10 +63,20 @@ pub(super) fn choose(nodes: u8, usual: bool) -> Result<Addresses, CliError> {
     let nodes = (1..=nodes)
         .map(|n| {
             let (address, http) = (free(FIRST + n, names::GRPC_PORT)?, free(FIRST + n, HTTP_PORT)?);
+            let mut port = |usual: u16| -> Result<u16, CliError> {
+                let chosen = free(FIRST + n, usual)?;
+                Ok(chosen
+                    .rsplit_once(':')
+                    .and_then(|(_, port)| port.parse().ok())
+                    .unwrap_or(usual))
+            };
+            let [postgres, primary, standbys] = DATABASE_PORTS;
             Ok(Node {
                 name: format!("n{n}"),
                 address,
                 http,
+                postgres: port(postgres)?,
+                proxy: (port(primary)?, port(standbys)?),
             })
         })
         .collect::<Result<_, CliError>>()?;

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::child::Child;
 use super::control::{self, Answer, Reach, Request};
+use super::guards;
 use super::managed::{Managed, Now, say};
 use super::place::Place;
 use super::system::{self, Process, Running};
@@ -99,6 +100,7 @@ async fn supervise(place: Place) -> std::io::Result<()> {
             break;
         }
     }
+    guards::end(&kept.place).await;
     for answer in waiting {
         let _ = answer.send(Answer::Done);
     }

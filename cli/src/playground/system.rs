@@ -147,6 +147,13 @@ impl Process {
         self.started != 0 && started(self.pid) == Some(self.started)
     }
 
+    /// Asks it to end, if it is still this very process.
+    pub(super) fn terminate(self) {
+        if self.is_alive() {
+            let _ = signal(self.pid, Signal::SIGTERM);
+        }
+    }
+
     /// Kills it, if it is still this very process.
     pub(super) fn kill(self) {
         if self.is_alive() {

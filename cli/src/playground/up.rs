@@ -12,7 +12,7 @@ use super::control::{self, Answer, Request};
 use super::needs::{self, Needs};
 use super::place::{Place, Record};
 use super::system::{self, Account};
-use super::{UpArgs, down, logs, ports, status};
+use super::{UpArgs, database, down, logs, ports, status};
 use crate::args::Globals;
 use crate::ca::ClusterAuthority;
 use crate::context::Store;
@@ -51,6 +51,11 @@ pub(super) async fn run(args: &UpArgs, globals: &Globals) -> Result<(), CliError
     let started = Instant::now();
     let prepared = prepare(&place, &needs, &store, &account, args)?;
     let mut supervisor = Supervisor::start(&place, &prepared.hactl, &account, lock, args.detach)?;
+    let database = !args.no_database && database::is_installed();
+    if !args.no_database && !database {
+        out.notes
+            .say("no PostgreSQL is installed, and so there will be no database: apt-get install postgresql");
+    }
     let mut builder = Builder {
         place: &place,
         account: &account,
@@ -60,6 +65,7 @@ pub(super) async fn run(args: &UpArgs, globals: &Globals) -> Result<(), CliError
         authority: &prepared.authority,
         store: &store,
         restart: !args.no_restart,
+        database,
         notes: out.notes,
         deadline: started + globals.timeout,
     };
@@ -82,6 +88,14 @@ pub(super) async fn run(args: &UpArgs, globals: &Globals) -> Result<(), CliError
     out.notes
         .say(&format!("cluster {} is healthy after {seconds:.1} s", args.cluster));
     status::show(&place, &prepared.record, &out).await?;
+    if database {
+        let password = database::pgpass(&place);
+        out.notes.say(&format!(
+            "its database:    PGPASSFILE={} psql \"$(hactl db dsn --proxy --context {})\"",
+            password.display(),
+            args.cluster
+        ));
+    }
     let flag = place.flag(root);
     if args.detach {
         tell_next(&store, &args.cluster, &flag, out.notes);

@@ -12,7 +12,7 @@ mod pause;
 mod reinit;
 mod remove;
 mod restart;
-mod scram;
+pub(crate) mod scram;
 mod status;
 mod switchover;
 

@@ -35,7 +35,7 @@ pub(super) fn read_password(path: &Path) -> Result<String, CliError> {
 ///
 /// # Errors
 /// `HA0009` for a password that is empty or would be prepared differently by different programs.
-pub(super) fn verifier(password: &str) -> Result<String, CliError> {
+pub(crate) fn verifier(password: &str) -> Result<String, CliError> {
     let bad = |why: &str| CliError::new(codes::BAD_VALUE, "the password cannot be used").why(why);
     if password.is_empty() {
         return Err(bad("it is empty"));
