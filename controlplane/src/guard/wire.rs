@@ -84,7 +84,7 @@ pub struct Start {
     pub run_as: Option<RunAs>,
     /// Where its output is appended; opened as that user.
     pub log: PathBuf,
-    /// The deadline, nanoseconds of CLOCK_BOOTTIME. None: it needs no lease until [`Ask::Arm`].
+    /// The deadline, nanoseconds of CLOCK_BOOTTIME. None: it needs no lease until it is armed.
     #[serde(default)]
     pub until: Option<u64>,
 }
@@ -212,7 +212,7 @@ pub enum State {
 /// How things stand.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// [`VERSION`] of the guard.
+    /// Version of the guard's language.
     pub version: u32,
     /// The guard's own process.
     pub guard: u32,
