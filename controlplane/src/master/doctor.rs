@@ -3,6 +3,8 @@
 use ha_core::alert::CLOCK_SKEW_MS;
 use ha_proto::v1;
 
+use crate::postgres::install::Release;
+
 fn check(name: &str, severity: v1::Severity, text: impl Into<String>, hint: impl Into<String>) -> v1::DoctorCheck {
     v1::DoctorCheck {
         name: name.to_owned(),
@@ -24,6 +26,7 @@ pub(super) fn report(state: &v1::ClusterState) -> v1::DoctorReport {
     checks.push(versions(state));
     checks.push(clocks(state));
     checks.extend(maintenance(state));
+    checks.extend(releases(state));
     checks.extend(state.alerts.iter().map(|a| {
         check(
             &format!("alert.{}", a.id.replace('/', ".")),
@@ -186,6 +189,25 @@ fn clocks(state: &v1::ClusterState) -> v1::DoctorCheck {
         Some((skew, _)) => good(NAME, format!("clocks differ by at most {skew} ms")),
         None => good(NAME, "no node is online"),
     }
+}
+
+/// PostgreSQL's own floor (protocol R8).
+fn releases(state: &v1::ClusterState) -> Option<v1::DoctorCheck> {
+    const NAME: &str = "postgres.release";
+    let instances = state.databases.iter().flat_map(|g| &g.instances);
+    let mut seen: Vec<Release> = instances.filter_map(|i| Release::parse(&i.version)).collect();
+    seen.sort_by_key(|r| (r.major, r.minor));
+    seen.dedup();
+    let newest = seen.last()?;
+    let warnings: Vec<String> = seen.iter().filter_map(|r| r.warning()).collect();
+    if warnings.is_empty() {
+        return Some(good(
+            NAME,
+            format!("PostgreSQL {newest} has what is known to be needed"),
+        ));
+    }
+    let hint = "install the newest minor release, then: hactl db restart --rolling";
+    Some(check(NAME, v1::Severity::Warning, warnings.join("; "), hint))
 }
 
 fn maintenance(state: &v1::ClusterState) -> Option<v1::DoctorCheck> {

@@ -17,8 +17,9 @@ pub struct Caller {
     pub request_id: String,
 }
 
-/// A change that only the master makes.
+/// A change that only the master makes. Few are on their way at once, so the size of the largest costs nothing that counts.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant)]
 pub enum Request {
     /// Adds a node.
     AddNode(v1::AddNodeRequest),

@@ -407,7 +407,7 @@ impl Master<'_> {
     }
 
     /// The election znode of `node`, if it stands.
-    pub(super) async fn candidacy_of(&self, node: &str) -> Result<Option<String>, StoreError> {
+    pub(super) async fn candidacy_of(&mut self, node: &str) -> Result<Option<String>, StoreError> {
         let c = &*self.p.c;
         let mut names = c.children("/election").await?;
         names.sort_by_key(|name| position(name));

@@ -99,7 +99,7 @@ impl From<StoreError> for End {
 
 /// Acts as master until something ends it.
 pub async fn run(p: &Participant<'_>, won: &Won) -> End {
-    match start(p, won).await {
+    match Box::pin(start(p, won)).await {
         Ok(end) => end,
         Err(e) => {
             // Whatever it was, it must not be tried in a tight loop.
@@ -277,12 +277,12 @@ impl Master<'_> {
                 Some(event) = self.events.next() => self.observe(event).await?,
                 command = commands.recv() => {
                     let Some(command) = command else { return Ok(End::LeaseOver) };
-                    if let Some(end) = self.command(command).await? {
+                    if let Some(end) = Box::pin(self.command(command)).await? {
                         return Ok(end);
                     }
                     for _ in 0..BATCH {
                         let Ok(command) = commands.try_recv() else { break };
-                        if let Some(end) = self.command(command).await? {
+                        if let Some(end) = Box::pin(self.command(command)).await? {
                             return Ok(end);
                         }
                     }

@@ -132,7 +132,7 @@ impl Master<'_> {
             other.then(|| next.reason.clone())
         });
         if let Some(text) = text {
-            self.note_step(name, text);
+            self.note_step(name, &text);
         }
         self.keep_end(name, &before, &next).await?;
         for finished in decision.finished {
@@ -243,12 +243,12 @@ impl Master<'_> {
     }
 
     /// A step of the operations on a group: shown at once, stored with their end.
-    pub(super) fn note_step(&mut self, name: &str, text: String) {
+    pub(super) fn note_step(&mut self, name: &str, text: &str) {
         let now = self.wall_ms();
         for id in self.running_on(name) {
             let steps = self.databases.steps.entry(id.clone()).or_default();
-            if steps.last().is_none_or(|(_, t)| *t != text) {
-                steps.push((now, text.clone()));
+            if steps.last().is_none_or(|(_, t)| t != text) {
+                steps.push((now, text.to_owned()));
                 self.show_operation(&id);
             }
         }

@@ -6,6 +6,7 @@
 mod alerts;
 mod ask;
 mod avoid;
+mod changes;
 mod decide;
 mod hints;
 mod operations;
@@ -16,7 +17,7 @@ mod spec;
 pub(super) mod store;
 #[cfg(test)]
 mod tests;
-pub mod wire;
+mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -73,6 +74,8 @@ struct Instance {
 struct Group {
     memory: Memory,
     instances: BTreeMap<String, Instance>,
+    /// What nodes say is wrong that cannot tell of an instance yet.
+    unread: BTreeMap<String, Vec<String>>,
     /// Something changed that a decision may depend on.
     due: bool,
     /// When to decide though nothing changed.
@@ -99,6 +102,8 @@ pub(super) struct Databases {
     on_primary_since: Option<Duration>,
     /// When restarts were last ordered, by operation.
     restarts: BTreeMap<String, Duration>,
+    /// When a group refused to have its primary moved for a drain: the group and the drain's operation.
+    refused: BTreeMap<(String, String), Duration>,
 }
 
 impl Databases {
@@ -176,9 +181,13 @@ impl Master<'_> {
                 continue;
             };
             let Some(report) = wire::read(node, &wire) else {
-                tracing::debug!(node, group = %wire.group, "a report without directory or server is none");
+                // Its agent does not know its own instance yet: what it last told of it stays what is known.
+                let errors = wire.errors.iter().take(8).map(|e| wire::line(e)).collect();
+                group.unread.insert(node.to_owned(), errors);
+                fresh.insert(wire.group.clone());
                 continue;
             };
+            group.unread.remove(node);
             fresh.insert(wire.group.clone());
             group.due = true;
             let instance = Instance {

@@ -1,5 +1,7 @@
 //! Operations on groups: what core is asked for on their behalf, and when each is over.
 
+use std::time::Duration;
+
 use ha_core::database::local::Server;
 use ha_core::database::observed::{Finished, Order, Request, Wanted};
 use ha_core::database::record::FailoverRecord;
@@ -10,6 +12,9 @@ use super::super::Master;
 use super::super::store::{Draft, StoreError};
 use super::decide::{pause_ms, seconds};
 
+/// A drain that a group refused is asked for again after this time.
+const AGAIN: Duration = Duration::from_secs(5);
+
 impl Master<'_> {
     /// What operators ask of a group, oldest first.
     pub(super) fn group_requests(&self, name: &str, record: &GroupState) -> Vec<Request> {
@@ -19,7 +24,12 @@ impl Master<'_> {
         for (id, op) in running {
             let what = match &op.what {
                 OperationKind::Database { group, what } if group == name => self.wanted(name, &id, what, record),
-                OperationKind::DrainNode { node, .. } => self.leaves(name, node, record),
+                // One that was refused is asked for again after a while.
+                OperationKind::DrainNode { node, .. } => {
+                    let refused = self.databases.refused.get(&(name.to_owned(), id.clone()));
+                    let again = refused.is_none_or(|at| self.now() >= *at + AGAIN);
+                    self.leaves(name, node, record).filter(|_| again)
+                }
                 _ => None,
             };
             requests.extend(what.map(|what| Request { operation: id, what }));
@@ -40,7 +50,8 @@ impl Master<'_> {
             DatabaseOperation::Reinit { node } => Some(Wanted::Reinit { node: node.clone() }),
             // The primary there is to be goes by a switchover, once its instance is one of the group's.
             DatabaseOperation::Assign { node, role } => {
-                let other = *role == RoleWanted::Primary && record.phase != Phase::New;
+                let leads = record.primary.as_ref() == Some(node);
+                let other = *role == RoleWanted::Primary && record.phase != Phase::New && !leads;
                 (other && record.instances.contains_key(node)).then(|| Wanted::Switchover {
                     to: Some(node.clone()),
                     at_ms: None,
@@ -87,7 +98,7 @@ impl Master<'_> {
     pub(super) fn note_checkpoint(&mut self, name: &str, orders: &[Order]) {
         for order in orders {
             if let Order::Checkpoint { node } = order {
-                self.note_step(name, format!("checkpoint on {node}"));
+                self.note_step(name, &format!("checkpoint on {node}"));
             }
         }
     }
@@ -100,7 +111,11 @@ impl Master<'_> {
         };
         match (&op.what, &finished.result) {
             // A drain goes on whatever a group refused; a restart goes on with the former primary.
-            (OperationKind::DrainNode { .. }, _) => return Ok(()),
+            (OperationKind::DrainNode { .. }, _) => {
+                let now = self.now();
+                self.databases.refused.insert((name.to_owned(), id), now);
+                return Ok(());
+            }
             (
                 OperationKind::Database {
                     what: DatabaseOperation::Restart { .. },

@@ -157,7 +157,7 @@ impl Master<'_> {
                 .collect(),
             applying: r.applying,
             timeline: r.timeline,
-            lineage: r.lineage.0.iter().map(wire::branch).collect(),
+            lineage: r.lineage.0.iter().map(crate::agent::database::wire::branch).collect(),
             granters: r.granters.iter().cloned().collect(),
             system_id: r.system_id.unwrap_or(0),
             since_unix_ms: r.since_ms,
@@ -182,9 +182,15 @@ impl Master<'_> {
             g.instances.iter().map(|(n, i)| (n.as_str(), i)).collect()
         });
         let primary = record.primary.as_deref().and_then(|p| told.get(p)).copied();
+        let unread = self.databases.groups.get(name).map(|g| &g.unread);
         let of = nodes.into_iter().map(|n| {
             let here = self.members.get(n).is_some_and(|m| m.stream.is_some());
-            instance(n, spec, record, told.get(n.as_str()).copied(), primary, here)
+            let mut shown = instance(n, spec, record, told.get(n.as_str()).copied(), primary, here);
+            if let Some(errors) = unread.and_then(|u| u.get(n)) {
+                shown.detail = errors.first().cloned().unwrap_or_default();
+                shown.errors.clone_from(errors);
+            }
+            shown
         });
         of.collect()
     }

@@ -297,7 +297,7 @@ fn limits(wire: Option<&v1::GroupLimits>) -> Result<Limits, Refusal> {
 pub(super) fn check_nodes(spec: &GroupSpec, nodes: &BTreeMap<&str, &ha_core::NodeRecord>) -> Result<(), Refusal> {
     for name in spec.nodes.keys() {
         valid_name(name).map_err(|e| Refusal::new("HA0007", format!("node name {name:?}: {e}")))?;
-        if !nodes.get(name.as_str()).is_some_and(|r| !r.removed) {
+        if nodes.get(name.as_str()).is_none_or(|r| r.removed) {
             return Err(ha_core::nodes::unknown(name));
         }
     }

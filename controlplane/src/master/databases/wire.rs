@@ -1,4 +1,4 @@
-//! Reports of instances on the wire: how an agent writes its instance's [`Report`], and how the master reads it.
+//! Reports of instances as the master reads them off the wire.
 //!
 //! What a report leaves open is never filled in by something that could enable a decision: a report whose directory or
 //! server is not told is none.
@@ -16,132 +16,8 @@ const MAX_LINES: usize = 16;
 /// Timelines, walsenders and names in a report beyond these are dropped.
 const MAX_ENTRIES: usize = 256;
 
-/// The report, as it travels. What is only for people is left to the caller.
-pub fn instance(group: &str, r: &Report) -> v1::InstanceReport {
-    let upstream = |u: &Upstream| v1::Upstream {
-        node: u.node.clone(),
-        epoch: u.epoch,
-    };
-    v1::InstanceReport {
-        group: group.to_owned(),
-        epoch: r.epoch,
-        record_version: r.revision,
-        directory: match r.directory {
-            Directory::Empty => v1::DirectoryState::Empty,
-            Directory::Incomplete => v1::DirectoryState::Incomplete,
-            Directory::Present { .. } => v1::DirectoryState::Present,
-        }
-        .into(),
-        system_id: match r.directory {
-            Directory::Present { system_id } => system_id,
-            Directory::Empty | Directory::Incomplete => 0,
-        },
-        server: match r.server {
-            Server::Stopped => v1::ServerState::Stopped,
-            Server::Starting => v1::ServerState::Starting,
-            Server::Running => v1::ServerState::Running,
-            Server::Stopping => v1::ServerState::Stopping,
-            Server::Orphaned => v1::ServerState::Orphaned,
-        }
-        .into(),
-        standby: r.standby,
-        incarnation: r.incarnation,
-        history: r.history.0.iter().map(branch).collect(),
-        log: r.log.map(log_end),
-        replayed_lsn: r.replayed.0,
-        sealed: r.sealed,
-        stopped: r.stopped.as_ref().map(|p| v1::ProofOfStop {
-            incarnation: p.incarnation,
-            was_primary: p.was_primary,
-            log: p.log.map(log_end),
-        }),
-        heard: r.heard.as_ref().map(|(u, _)| upstream(u)),
-        heard_ago_ms: r.heard.as_ref().map_or(0, |(_, ago)| millis(*ago)),
-        streams: r.streams.as_ref().map(upstream),
-        promotion: r.promotion,
-        unfit: r.unfit.as_ref().map(|u| v1::Unfit {
-            copy: u.copy,
-            why: u.why.clone(),
-        }),
-        primary: r.primary.as_ref().map(primary),
-        task: r.task.as_ref().map(|t| task(t, "")),
-        failed: r.failed.as_ref().map(|(t, why)| task(t, why)),
-        waits: r.waits.clone(),
-        ..v1::InstanceReport::default()
-    }
-}
-
-fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A branch, as it travels.
-pub(super) fn branch(b: &Branch) -> v1::Branch {
-    v1::Branch {
-        epoch: b.epoch,
-        timeline: b.timeline,
-        fork_lsn: b.fork.0,
-    }
-}
-
-fn log_end(end: LogEnd) -> v1::LogEnd {
-    v1::LogEnd {
-        epoch: end.epoch,
-        lsn: end.lsn.0,
-        timeline: 0,
-    }
-}
-
-fn primary(p: &PrimaryReport) -> v1::PrimaryReport {
-    v1::PrimaryReport {
-        epoch: p.epoch,
-        applied: p.applied,
-        applied_at_lsn: p.applied_at.map(|l| l.0),
-        open: p.open,
-        walsenders: p
-            .flushed
-            .iter()
-            .map(|(node, lsn)| v1::Walsender {
-                node: node.clone(),
-                streaming: true,
-                flushed_lsn: lsn.0,
-                ..v1::Walsender::default()
-            })
-            .collect(),
-        recovered_lsn: p.recovered.map(|l| l.0),
-        promoted: p.promoted.as_ref().map(branch),
-        probe_failed: p.probe_failed,
-        archiver_stuck: p.archiver_stuck.clone().unwrap_or_default(),
-        granters: p.granters.iter().cloned().collect(),
-        granted_by: p.grantable.iter().cloned().collect(),
-        probe_ms: None,
-        redo_lsn: p.redo.map(|l| l.0),
-    }
-}
-
-fn task(t: &Task, why: &str) -> v1::TaskReport {
-    let (done_bytes, total_bytes) = match t {
-        Task::Copy { progress: Some(p) } => *p,
-        _ => (0, 0),
-    };
-    v1::TaskReport {
-        task: match t {
-            Task::Create => v1::InstanceTask::Create,
-            Task::Start => v1::InstanceTask::Start,
-            Task::Promote => v1::InstanceTask::Promote,
-            Task::Rewind => v1::InstanceTask::Rewind,
-            Task::Copy { .. } => v1::InstanceTask::Copy,
-            Task::Stop => v1::InstanceTask::Stop,
-        }
-        .into(),
-        why: why.to_owned(),
-        done_bytes,
-        total_bytes,
-    }
-}
-
 /// Reads a node's report; none if it lacks what must be told.
-pub fn read(node: &str, r: &v1::InstanceReport) -> Option<Report> {
+pub(super) fn read(node: &str, r: &v1::InstanceReport) -> Option<Report> {
     Some(Report {
         node: node.to_owned(),
         epoch: r.epoch,
@@ -250,6 +126,7 @@ fn read_task(t: &v1::TaskReport) -> Option<Task> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::database::wire::report as instance;
 
     #[test]
     fn a_report_travels_whole() {

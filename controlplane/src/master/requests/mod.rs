@@ -82,7 +82,7 @@ pub(in crate::master) fn planned(plan: Vec<String>, revision: u64) -> Done {
 impl Master<'_> {
     pub(in crate::master) async fn command(&mut self, command: Command) -> Result<Option<End>, StoreError> {
         match command {
-            Command::Change { caller, request, reply } => match self.change(&caller, request).await {
+            Command::Change { caller, request, reply } => match Box::pin(self.change(&caller, request)).await {
                 Ok((result, end)) => {
                     // What was stored is shown before the caller hears of it, so that it reads its own change.
                     self.publish();
