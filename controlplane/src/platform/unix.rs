@@ -66,13 +66,25 @@ pub fn kill_tree(pid: u32) {
     }
 }
 
-/// Whether a process of this number exists. Numbers are used again: only a `false` proves something.
+/// Whether a process of this number runs. Numbers are used again: only a `false` proves something. One that has ended and
+/// that nobody has asked for yet runs no more.
 pub fn process_alive(pid: u32) -> bool {
     match i32::try_from(pid) {
-        Ok(pid) if pid > 0 => nix::sys::signal::kill(Pid::from_raw(pid), None) != Err(nix::errno::Errno::ESRCH),
+        Ok(pid) if pid > 0 => {
+            let exists = nix::sys::signal::kill(Pid::from_raw(pid), None) != Err(nix::errno::Errno::ESRCH);
+            exists && !has_ended(pid)
+        }
         // No process has such a number, but that proves nothing about whoever wrote it.
         _ => true,
     }
+}
+
+/// Whether the process has ended and only its parent's question for how is missing.
+fn has_ended(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before it may hold anything.
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('Z' | 'X'))
 }
 
 #[cfg(test)]
@@ -91,6 +103,11 @@ mod tests {
         assert!(process_alive(std::process::id()));
         assert!(process_alive(1), "it exists, though it may be another's");
         let mut child = std::process::Command::new("true").spawn().unwrap();
+        let limit = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while process_alive(child.id()) {
+            assert!(std::time::Instant::now() < limit, "it has ended, though nobody waited for it");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
         child.wait().unwrap();
         assert!(!process_alive(child.id()));
         assert!(process_alive(0) && process_alive(u32::MAX));

@@ -12,6 +12,7 @@ use ha_core::database::names::application_name;
 use ha_core::database::{Lsn, Names};
 
 use super::disk::{self, Clues};
+use super::kept::off_thread;
 use crate::postgres::conf::Settings;
 use crate::postgres::connection::Connection;
 use crate::postgres::control;
@@ -67,11 +68,12 @@ pub(super) async fn step(instance: &Instance, step: Step, clues: &Clues, running
     match step {
         Step::Refuse(epoch, settings) => {
             // Once nobody is named to receive from, what was received could not be told from what was made here.
-            if let Ok(control) = instance.control().await {
-                let newest = newest_timeline(instance, control.timeline).await;
-                if let Ok(history) = instance.history(newest).await {
-                    disk::lineage(instance, &history, clues).await?;
-                }
+            let newest = newest_timeline(instance).await?;
+            if newest > 1
+                && !instance.marks.get().timelines.contains_key(&newest)
+                && let Ok(history) = instance.history(newest).await
+            {
+                disk::lineage(instance, &history, clues).await?;
             }
             instance.marks.refuse_below(epoch).await?;
             configure(instance, &settings, running).await?;
@@ -100,12 +102,19 @@ pub(super) async fn step(instance: &Instance, step: Step, clues: &Clues, running
     Ok(Did::Done)
 }
 
-/// The newest timeline that a running server received or made, as its files have it.
-async fn newest_timeline(instance: &Instance, at_least: u32) -> u32 {
-    instance
-        .log_end()
-        .await
-        .map_or(at_least, |end| end.timeline().max(at_least))
+/// The newest timeline that an instance has heard of: its history is there before any of its records.
+async fn newest_timeline(instance: &Instance) -> Result<u32> {
+    let wal = instance.place.data.join("pg_wal");
+    off_thread(move || {
+        let names = std::fs::read_dir(&wal)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| e.file_name());
+        let timelines = names.filter_map(|n| u32::from_str_radix(n.to_str()?.strip_suffix(".history")?, 16).ok());
+        Ok(timelines.max().unwrap_or(1))
+    })
+    .await
 }
 
 /// Writes the configuration; a running server is told to take it over. Whether it did is seen by the next look alone.

@@ -249,7 +249,7 @@ impl Driver {
         let aged = status.state == State::Idle && now >= self.disk_at + FILES_EVERY;
         let wanted = self.disk_seen != self.disk_generation || aged;
         // Where a look failed it is tried again, not at once.
-        if wanted && !self.disk_looking && (self.errors.get("files").is_none() || now >= self.disk_at + FIRST_PAUSE) {
+        if wanted && !self.disk_looking && (!self.errors.contains_key("files") || now >= self.disk_at + FIRST_PAUSE) {
             self.disk_looking = true;
             let (instance, clues, tx) = (self.instance.clone(), self.clues(), self.tx.clone());
             let generation = self.disk_generation;
@@ -377,7 +377,9 @@ impl Driver {
             }
             return;
         }
-        if self.task.is_some() || now < self.not_before {
+        // Nothing long is begun on what the files said before the last change of them.
+        let stale = self.disk_seen != self.disk_generation;
+        if self.task.is_some() || stale || now < self.not_before {
             return;
         }
         if let Some(action) = decision.actions.into_iter().find(super::tasks::is_long) {

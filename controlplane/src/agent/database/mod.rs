@@ -284,7 +284,7 @@ async fn pass_grants(board: Databases, mut asks: mpsc::Receiver<GrantAsk>) {
         // Without an instance here the answer is the question's end.
         board.tell(&group, Input::Grant(ask));
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// A group that is followed.

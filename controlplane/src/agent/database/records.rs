@@ -178,13 +178,14 @@ impl Follower {
             let concerned = self.known.borrow().concerns(&self.node);
             let confirm = async {
                 // Only then may anything be begun on it.
-                while concerned {
+                let mut unconfirmed = concerned;
+                while unconfirmed {
                     match read_fresh(c, &path).await {
                         Ok((bytes, stat)) => {
                             self.take(&path, &bytes, stat, true, &mut complained);
-                            break;
+                            unconfirmed = false;
                         }
-                        Err(CoordError::NotFound(_) | CoordError::SessionLost(_)) => break,
+                        Err(CoordError::NotFound(_) | CoordError::SessionLost(_)) => unconfirmed = false,
                         Err(e) => {
                             tracing::debug!("{path}: {e}");
                             tokio::time::sleep(AGAIN).await;

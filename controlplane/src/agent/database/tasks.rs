@@ -62,7 +62,8 @@ struct Job {
     listen: Vec<String>,
     incarnation: u64,
     epoch: u64,
-    until: Option<Duration>,
+    /// The lease of a start or promotion as a primary, as it is when the guard is asked.
+    lease: Option<tokio::sync::watch::Receiver<crate::coordination::Lease>>,
     pem: tls::NodePem,
     clues: super::disk::Clues,
 }
@@ -228,7 +229,7 @@ impl Driver {
             listen: vec![self.env.options.settings.listen.to_string()],
             incarnation: local.incarnation,
             epoch: state.map_or(0, |s| s.epoch),
-            until: if leads { local.lease_until } else { None },
+            lease: leads.then(|| self.lease.clone()),
             pem: (self.env.options.pem)(),
             clues: self.clues(),
         };
@@ -308,30 +309,30 @@ impl Driver {
     }
 }
 
-fn told(e: PgError) -> String {
-    act::told(&e)
-}
-
 impl Job {
     async fn create(mut self) -> Result<Outcome, String> {
         let epoch = self.epoch;
-        self.instance.repair().await.map_err(told)?;
+        self.instance.repair().await.map_err(|e| act::told(&e))?;
         tls::install(&self.instance.place, &self.instance.account, self.pem.clone())
             .await
-            .map_err(told)?;
-        self.instance.marks.clear_promotion().await.map_err(told)?;
+            .map_err(|e| act::told(&e))?;
+        self.instance.marks.clear_promotion().await.map_err(|e| act::told(&e))?;
         self.instance
             .marks
             .set_timelines([(1, epoch)].into())
             .await
-            .map_err(told)?;
-        self.instance.create(&self.plain).await.map_err(told)?;
+            .map_err(|e| act::told(&e))?;
+        self.instance.create(&self.plain).await.map_err(|e| act::told(&e))?;
         self.kept
             .change(|k| k.recovery = "initialised".to_owned())
             .await
-            .map_err(told)?;
+            .map_err(|e| act::told(&e))?;
         self.settings.names = Names::Closed;
         self.start(true).await
+    }
+
+    fn until(&self) -> Option<Duration> {
+        self.lease.as_ref().and_then(|lease| lease.borrow().until)
     }
 
     /// Starts the server. Whatever the parameters are, it is closed.
@@ -339,8 +340,8 @@ impl Job {
         let instance = &self.instance;
         tls::install(&instance.place, &instance.account, self.pem.clone())
             .await
-            .map_err(told)?;
-        instance.repair().await.map_err(told)?;
+            .map_err(|e| act::told(&e))?;
+        instance.repair().await.map_err(|e| act::told(&e))?;
         // What was looked at before is not looked at again: clients wait for this start.
         let checked = if self.proven {
             Ok(())
@@ -353,12 +354,12 @@ impl Job {
                 &self.plain,
                 Some(format!("started without the group's parameters: {e}")),
             ),
-            Err(e) => return Err(told(e)),
+            Err(e) => return Err(act::told(&e)),
         };
         let plan = instance
             .plan_start(settings, !primary, &self.listen)
             .await
-            .map_err(told)?;
+            .map_err(|e| act::told(&e))?;
         let status = self.guard.status().await.map_err(|e| e.to_string())?;
         let incarnation = status.incarnation.max(self.incarnation) + 1;
         let role = Role {
@@ -370,8 +371,8 @@ impl Job {
                 k.roles.insert(incarnation, role);
             })
             .await
-            .map_err(told)?;
-        let until = self.until.filter(|_| primary);
+            .map_err(|e| act::told(&e))?;
+        let until = self.until().filter(|_| primary);
         if primary && until.is_none_or(|u| u <= self.clock.boottime() + guard::QUIT_BEFORE) {
             return Err("the lease is over".to_owned());
         }
@@ -392,23 +393,25 @@ impl Job {
     /// Promotes, closed. From now on the server needs a lease.
     async fn promote(self) -> Result<Outcome, String> {
         let incarnation = self.incarnation;
-        let until = self.until.ok_or("there is no lease")?;
+        let until = self.until().ok_or("there is no lease")?;
         self.guard.arm(incarnation, until).await.map_err(|e| e.to_string())?;
         self.kept
             .change(move |k| k.roles.entry(incarnation).or_default().primary = true)
             .await
-            .map_err(told)?;
+            .map_err(|e| act::told(&e))?;
         let instance = &self.instance;
         // Started as a standby again, it must not stream from a former primary.
-        instance.configure(&self.settings).await.map_err(told)?;
+        instance.configure(&self.settings).await.map_err(|e| act::told(&e))?;
         instance.reload_by_signal();
-        let mut connection = Connection::open(&instance.place, act::CONNECT).await.map_err(told)?;
+        let mut connection = Connection::open(&instance.place, act::CONNECT)
+            .await
+            .map_err(|e| act::told(&e))?;
         let promoted = control::promote(instance, &mut connection, PROMOTION)
             .await
-            .map_err(told)?;
+            .map_err(|e| act::told(&e))?;
         let lineage = super::disk::lineage(instance, &promoted.history, &self.clues)
             .await
-            .map_err(told)?;
+            .map_err(|e| act::told(&e))?;
         Ok(Outcome::Promoted(lineage))
     }
 
@@ -422,7 +425,7 @@ impl Job {
         let (instance, system_id) = (&self.instance, system_id.ok_or("the group's system id is not known")?);
         tls::install(&instance.place, &instance.account, self.pem.clone())
             .await
-            .map_err(told)?;
+            .map_err(|e| act::told(&e))?;
         let (source, _) = self.settings.upstream.clone().ok_or("there is nobody to rewind to")?;
         let timeline = lineage.last().map_or(*timeline, |b| b.timeline);
         let progress = |done, all| *told_progress.lock().unwrap_or_else(PoisonError::into_inner) = Some((done, all));
@@ -430,7 +433,7 @@ impl Job {
             let ended = instance
                 .rewind(&source, timeline, &self.settings, system_id, &progress)
                 .await
-                .map_err(told)?;
+                .map_err(|e| act::told(&e))?;
             match ended {
                 Rewound::Done => {
                     self.rebuilt(lineage, rebuilt, format!("rewound to {}", from.node))
@@ -455,13 +458,13 @@ impl Job {
         let (instance, system_id) = (&self.instance, system_id.ok_or("the group's system id is not known")?);
         tls::install(&instance.place, &instance.account, self.pem.clone())
             .await
-            .map_err(told)?;
+            .map_err(|e| act::told(&e))?;
         let (source, _) = self.settings.upstream.clone().ok_or("there is nobody to copy")?;
         let progress = |done, all| *told_progress.lock().unwrap_or_else(PoisonError::into_inner) = Some((done, all));
         instance
             .copy(&source, &self.settings, system_id, &progress)
             .await
-            .map_err(told)?;
+            .map_err(|e| act::told(&e))?;
         self.rebuilt(lineage, rebuilt, format!("copied from {}", from.node))
             .await?;
         Ok(Outcome::Rebuilt)
@@ -470,7 +473,11 @@ impl Job {
     /// The directory is another one: what was known of its log is that of its source.
     async fn rebuilt(&self, lineage: &Lineage, order: Option<i64>, how: String) -> Result<(), String> {
         let timelines = lineage.0.iter().map(|b| (b.timeline, b.epoch)).collect();
-        self.instance.marks.set_timelines(timelines).await.map_err(told)?;
+        self.instance
+            .marks
+            .set_timelines(timelines)
+            .await
+            .map_err(|e| act::told(&e))?;
         let incarnation = self.incarnation;
         self.kept
             .change(move |k| {
@@ -481,6 +488,6 @@ impl Job {
                 k.recovery = how;
             })
             .await
-            .map_err(told)
+            .map_err(|e| act::told(&e))
     }
 }
