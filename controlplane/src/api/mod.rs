@@ -12,6 +12,7 @@ mod database;
 mod deadline;
 mod denials;
 mod event;
+mod grant;
 mod health;
 pub mod http;
 mod local;
@@ -121,6 +122,7 @@ impl Context {
             local_service_server::LocalServiceServer(MAX_MESSAGE) local::LocalApi,
             node_service_server::NodeServiceServer(MAX_MESSAGE) node::NodeApi,
             operation_service_server::OperationServiceServer(MAX_MESSAGE) operation::OperationApi,
+            peer_service_server::PeerServiceServer(MAX_MESSAGE) grant::PeerApi,
             user_service_server::UserServiceServer(MAX_MESSAGE) user::UserApi,
             watch_service_server::WatchServiceServer(MAX_MESSAGE) watch::WatchApi,
         }
