@@ -58,7 +58,7 @@ const YOUNG: i32 = 6;
 /// Takes part in elections until the session ends.
 pub async fn run(p: &Participant<'_>) -> CoordError {
     loop {
-        match round(p).await {
+        match Box::pin(round(p)).await {
             Ok(()) => {}
             Err(e @ CoordError::SessionLost(_)) => return e,
             Err(CoordError::BadVersion(_) | CoordError::NotFound(_) | CoordError::Exists(_)) => {}
@@ -108,7 +108,7 @@ async fn round(p: &Participant<'_>) -> Result<(), CoordError> {
         Step::Raise => {
             let won = raise(p, &me, record, version).await?;
             drop((master_watch, spec_watch));
-            act(p, won).await
+            Box::pin(act(p, won)).await
         }
     }
 }

@@ -215,6 +215,11 @@ mod tests {
         assert_eq!(Account::named(&own.name).unwrap(), own);
     }
 
+    fn own_only(dir: &Path) {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
     #[test]
     fn others_pass_once_they_are_let_through() {
         let dir = tempfile::tempdir().unwrap();
@@ -225,6 +230,7 @@ mod tests {
             gid: 12345,
             own: false,
         };
+        own_only(dir.path());
         assert!(!other.may_enter(&dir.path().metadata().unwrap()));
         let_through(dir.path()).unwrap();
         assert!(other.may_enter(&dir.path().metadata().unwrap()));

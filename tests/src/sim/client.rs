@@ -69,6 +69,7 @@ fn kind(request: &Request) -> &'static str {
         Request::RevokeUser(_) => "user.",
         Request::CancelOperation(_) => "op.cancelled",
         Request::RecordDenied(_) => "access.denied",
+        Request::Group(_) => "db.",
     }
 }
 
