@@ -1,0 +1,325 @@
+//! A cluster with one group on it, a client that writes, and the faults. Whatever becomes of a test, nothing of it is left
+//! running.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use controlplane::postgres::provision::verifier;
+use ha_proto::v1;
+use ha_tests::cluster::{Cluster, LIMIT, Options};
+use ha_tests::zookeeper::free_port;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_postgres::{Config, NoTls};
+
+const PASSWORD: &str = "of a test";
+const GROUP: &str = "main";
+/// One statement of the writer.
+const STATEMENT: Duration = Duration::from_secs(3);
+/// A group is made, or whole again, within this time on a machine that is busy with other tests.
+const WHOLE: Duration = Duration::from_secs(150);
+
+pub(crate) struct Group {
+    pub(crate) cluster: Cluster,
+    hosts: Vec<(String, u16)>,
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for daemon in &mut self.cluster.daemons {
+            daemon.kill9();
+        }
+        let dirs: Vec<String> = self
+            .cluster
+            .daemons
+            .iter()
+            .map(|d| d.dir.display().to_string())
+            .collect();
+        // By what they are, each time anew: a number that was kept might be another's by now.
+        for _ in 0..100 {
+            let left: Vec<i32> = dirs.iter().flat_map(|d| processes_of(d)).collect();
+            if left.is_empty() {
+                return;
+            }
+            for pid in left {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Processes that were told of this directory, or work in it.
+fn processes_of(dir: &str) -> Vec<i32> {
+    let inside = format!("{dir}/");
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    let of = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let told = String::from_utf8_lossy(&line).contains(&inside);
+        told || std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(dir))
+    };
+    pids.filter(of).collect()
+}
+
+impl Group {
+    /// A group on three nodes, with the role and database `app`.
+    pub(crate) async fn create() -> Result<Group> {
+        let config = "[proxy]\nenabled = false\n".to_owned();
+        let cluster = Cluster::start(Options {
+            config,
+            subscribers: false,
+            ..Options::default()
+        })
+        .await?;
+        let mut group = Group {
+            cluster,
+            hosts: Vec::new(),
+        };
+        let open = |dir: &std::path::Path| std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755));
+        open(group.cluster.dir())?;
+        let mut members = Vec::new();
+        for daemon in &group.cluster.daemons {
+            open(&daemon.dir)?;
+            let host = daemon.address.rsplit_once(':').context("no port")?.0.to_owned();
+            let port = free_port(&host)?;
+            members.push(v1::InstanceSpec {
+                node: daemon.name.clone(),
+                role: v1::InstanceRole::Sync.into(),
+                port: port.into(),
+                ..v1::InstanceSpec::default()
+            });
+            group.hosts.push((host, port));
+        }
+        let role = v1::DatabaseRoleSpec {
+            name: "app".into(),
+            verifier: verifier(PASSWORD),
+            has_password: true,
+            ..v1::DatabaseRoleSpec::default()
+        };
+        let database = v1::DatabaseSpec {
+            name: "app".into(),
+            owner: "app".into(),
+            ..v1::DatabaseSpec::default()
+        };
+        let spec = v1::GroupSpec {
+            durability: v1::Durability::Quorum.into(),
+            members,
+            roles: vec![role],
+            databases: vec![database],
+            hba: vec!["host all all 127.0.0.0/8 scram-sha-256".into()],
+            parameters: [("shared_buffers".to_owned(), "16MB".to_owned())].into(),
+            ..v1::GroupSpec::default()
+        };
+        let request = v1::CreateGroupRequest {
+            name: GROUP.into(),
+            spec: Some(spec),
+            ..v1::CreateGroupRequest::default()
+        };
+        group.cluster.admin()?.create_group(request).await?;
+        Ok(group)
+    }
+
+    pub(crate) async fn group(&self) -> Result<v1::Group> {
+        let request = v1::GetGroupRequest { name: GROUP.into() };
+        Ok(self.cluster.admin()?.get_group(request).await?)
+    }
+
+    async fn until(&self, what: &str, wanted: impl Fn(&v1::Group) -> bool) -> Result<v1::Group> {
+        let limit = Instant::now() + WHOLE;
+        loop {
+            let seen = self.group().await;
+            if let Ok(group) = &seen
+                && wanted(group)
+            {
+                return Ok(group.clone());
+            }
+            if Instant::now() > limit {
+                bail!("{what}: not after {WHOLE:?}\n{seen:?}\n{}", self.cluster.tails());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the group has a primary that takes writes, and two voters that stream from it. Returns the primary.
+    pub(crate) async fn whole(&self) -> Result<String> {
+        let group = self
+            .until("the group is whole", |g| {
+                let record = g.record.clone().unwrap_or_default();
+                let streams = g.instances.iter().filter(|i| i.state() == v1::InstanceState::Streaming);
+                let running = g.instances.iter().filter(|i| i.state() == v1::InstanceState::Running);
+                let voters = record.rules.last().map_or(0, |r| r.voters.len());
+                record.phase() == v1::GroupPhase::Steady
+                    && record.rules.len() == 1
+                    && (voters, streams.count(), running.count()) == (2, 2, 1)
+            })
+            .await?;
+        Ok(group.record.unwrap_or_default().primary)
+    }
+
+    /// Waits for a primary that takes writes and is another one.
+    pub(crate) async fn primary_other_than(&self, old: &str) -> Result<String> {
+        let group = self
+            .until(&format!("another than {old} is primary"), |g| {
+                let record = g.record.clone().unwrap_or_default();
+                let other = !record.primary.is_empty() && record.primary != old;
+                other && record.phase() == v1::GroupPhase::Steady
+            })
+            .await?;
+        Ok(group.record.unwrap_or_default().primary)
+    }
+
+    pub(crate) async fn switchover(&self, to: &str) -> Result<()> {
+        let request = v1::SwitchoverRequest {
+            group: GROUP.into(),
+            to: to.into(),
+            ..v1::SwitchoverRequest::default()
+        };
+        self.cluster.admin()?.switchover(request).await?;
+        Ok(())
+    }
+
+    fn dir(&self, node: &str) -> Result<std::path::PathBuf> {
+        let daemon = self.cluster.daemons.iter().find(|d| d.name == node);
+        Ok(daemon.context("there is no such node")?.dir.clone())
+    }
+
+    pub(crate) fn postmaster(&self, node: &str) -> Result<i32> {
+        let file = self
+            .dir(node)?
+            .join("state/postgres")
+            .join(GROUP)
+            .join("data/postmaster.pid");
+        let text = std::fs::read_to_string(file)?;
+        Ok(text.lines().next().unwrap_or_default().trim().parse()?)
+    }
+
+    pub(crate) fn kill_postmaster(&self, node: &str) -> Result<()> {
+        kill(Pid::from_raw(self.postmaster(node)?), Signal::SIGKILL)?;
+        Ok(())
+    }
+
+    /// Every process of a node at once: daemon, guard, postmaster and what it started.
+    pub(crate) fn kill_node(&mut self, node: &str) -> Result<()> {
+        let dir = self.dir(node)?.display().to_string();
+        self.cluster.node(node).kill9();
+        for pid in processes_of(&dir) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        Ok(())
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config::new();
+        for (host, port) in &self.hosts {
+            config.host(host).port(*port);
+        }
+        config
+            .user("app")
+            .password(PASSWORD)
+            .dbname("app")
+            .connect_timeout(Duration::from_secs(1))
+            .target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
+        config
+    }
+
+    /// A client that writes numbers one after the other, and keeps those that were acknowledged.
+    pub(crate) fn writer(&self, _first: &str) -> Writer {
+        let acknowledged: Arc<Mutex<Vec<i64>>> = Arc::default();
+        let task = tokio::spawn(write(self.config(), acknowledged.clone()));
+        Writer { acknowledged, task }
+    }
+
+    /// The numbers that are there.
+    pub(crate) async fn rows(&self) -> Result<BTreeSet<i64>> {
+        let (client, connection) = self.config().connect(NoTls).await?;
+        let connection = tokio::spawn(connection);
+        let rows = client.query("SELECT n FROM numbers", &[]).await?;
+        connection.abort();
+        Ok(rows.iter().map(|r| r.get(0)).collect())
+    }
+}
+
+/// Writes until it is dropped. A number whose outcome is unknown is never used again.
+async fn write(config: Config, acknowledged: Arc<Mutex<Vec<i64>>>) {
+    let mut next = 0i64;
+    loop {
+        let Ok(Ok((client, mut connection))) = timeout(STATEMENT, config.connect(NoTls)).await else {
+            sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        // A commit whose wait was cancelled is told by a warning, and is none that counts.
+        let doubted = Arc::new(Mutex::new(false));
+        let heard = doubted.clone();
+        let driver = tokio::spawn(async move {
+            while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+                if matches!(message, tokio_postgres::AsyncMessage::Notice(_)) {
+                    *heard.lock().unwrap() = true;
+                }
+            }
+        });
+        let made = client.batch_execute(
+            "SET client_min_messages = warning; CREATE TABLE IF NOT EXISTS numbers (n bigint PRIMARY KEY)",
+        );
+        if matches!(timeout(STATEMENT, made).await, Ok(Ok(()))) {
+            *doubted.lock().unwrap() = false;
+            loop {
+                next += 1;
+                let written = async { client.execute("INSERT INTO numbers VALUES ($1)", &[&next]).await };
+                if !matches!(timeout(STATEMENT, written).await, Ok(Ok(1))) || *doubted.lock().unwrap() {
+                    break;
+                }
+                acknowledged.lock().unwrap().push(next);
+                sleep(Duration::from_millis(5)).await;
+            }
+        }
+        driver.abort();
+    }
+}
+
+pub(crate) struct Writer {
+    acknowledged: Arc<Mutex<Vec<i64>>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Writer {
+    fn count(&self) -> usize {
+        self.acknowledged.lock().unwrap().len()
+    }
+
+    /// Waits until so many were acknowledged.
+    pub(crate) async fn wrote(&self, count: usize) -> Result<()> {
+        let limit = Instant::now() + LIMIT;
+        while self.count() < count {
+            ensure!(
+                Instant::now() < limit,
+                "only {} of {count} were acknowledged",
+                self.count()
+            );
+            sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until so many more were acknowledged.
+    pub(crate) async fn wrote_more(&self, more: usize) -> Result<()> {
+        self.wrote(self.count() + more).await
+    }
+
+    /// What was acknowledged; it writes no more.
+    pub(crate) async fn finish(self) -> Result<Vec<i64>> {
+        self.task.abort();
+        Ok(self.acknowledged.lock().unwrap().clone())
+    }
+}
