@@ -199,5 +199,8 @@ fn node_name(stream: &TlsStream<TcpStream>) -> String {
         return String::new();
     };
     let common = x509.subject().iter_common_name().next().and_then(|cn| cn.as_str().ok());
-    common.and_then(|c| c.strip_prefix("node:")).unwrap_or_default().to_owned()
+    common
+        .and_then(|c| c.strip_prefix("node:"))
+        .unwrap_or_default()
+        .to_owned()
 }

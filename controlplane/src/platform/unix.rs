@@ -105,7 +105,10 @@ mod tests {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let limit = std::time::Instant::now() + std::time::Duration::from_secs(30);
         while process_alive(child.id()) {
-            assert!(std::time::Instant::now() < limit, "it has ended, though nobody waited for it");
+            assert!(
+                std::time::Instant::now() < limit,
+                "it has ended, though nobody waited for it"
+            );
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
         child.wait().unwrap();
