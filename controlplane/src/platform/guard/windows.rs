@@ -1,7 +1,6 @@
 //! The guard on Windows: a job object is the tree, a connection on the loopback address the control channel.
 //!
-//! The job ends with its last handle, which the guard holds: its own death is the postmaster's. Signals are what PostgreSQL
-//! makes of them there, a byte through the postmaster's own pipe.
+//! The guard holds the job's last handle: its death is the postmaster's. A signal is a byte through the postmaster's pipe.
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
