@@ -215,11 +215,6 @@ mod tests {
         assert_eq!(Account::named(&own.name).unwrap(), own);
     }
 
-    fn own_only(dir: &Path) {
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).unwrap();
-    }
-
     #[test]
     fn others_pass_once_they_are_let_through() {
         let dir = tempfile::tempdir().unwrap();
@@ -230,7 +225,8 @@ mod tests {
             gid: 12345,
             own: false,
         };
-        own_only(dir.path());
+        let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+        std::fs::set_permissions(dir.path(), closed).unwrap();
         assert!(!other.may_enter(&dir.path().metadata().unwrap()));
         let_through(dir.path()).unwrap();
         assert!(other.may_enter(&dir.path().metadata().unwrap()));

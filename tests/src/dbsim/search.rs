@@ -2,7 +2,7 @@
 //! steps up to bounds, each state visited once.
 //!
 //! Time is abstract. A decision is made as if no limit had passed or as if all had; a silent node's lease ends whenever
-//! the search wants, which takes its server with it. What [`super::run`] simulates finely (walsenders that follow late,
+//! the search wants, which takes its server with it. What [`super::run()`] simulates finely (walsenders that follow late,
 //! receivers that outlive a reload) is kept; what it simulates at random (latency, sessions, masters) is left out.
 
 pub mod model;
