@@ -136,6 +136,7 @@ impl Scene {
                 5 * MS
             },
             zk_unknown: rare(rng, 0.3, 0.1),
+            unseated: rare(rng, 0.1, 0.5),
             clients: if rng.random_bool(0.2) { 60 } else { 3 },
             lazy_fresh: rare(rng, 0.3, 1.0),
             client_every: rng.random_range(15 * MS..80 * MS),

@@ -145,6 +145,8 @@ impl World {
         self.send_log(from);
         let timeout = self.receiver_timeout();
         self.after(timeout / 2, Event::Stream(Stream::KeepAlive { from, connection }));
+        // The receiver gives up on its own clock, whatever became of the other end.
+        self.after(timeout + 10 * MS, Event::Silence(n, connection));
         self.kick_agent(n);
     }
 
@@ -400,8 +402,6 @@ impl World {
         self.after(after, Event::Stream(log));
         let timeout = self.receiver_timeout();
         self.after(timeout / 2, Event::Stream(Stream::KeepAlive { from: n, connection }));
-        // The other end gives up on its own clock.
-        self.after(timeout + 10 * MS, Event::Silence(to, connection));
     }
 
     /// `wal_receiver_timeout`: the agents set it to `detect`.

@@ -45,20 +45,35 @@ pub fn bend(rng: &mut SmallRng, scene: &mut Scene, bias: &str) {
             ((100, 600), (6000, 8000), What::Power(P)),
             ((500, 3000), (3000, 5000), What::Power(P)),
         ],
+        // A reload is dropped, and the primary goes on by the rule that was left: with the voter that the new one leaves out.
+        // Those two are lost, and the one that is left has enough by the new rule.
+        "no_show" => {
+            scene.spec.limits.degrade_after_ms = rng.random_range(200..600);
+            vec![
+                ((0, 500), (1300, 1900), What::Processes(S1)),
+                ((50, 200), (5000, 6000), What::BadLine(P)),
+                ((800, 1200), (1800, 3000), What::FreezeDaemon(P)),
+                ((100, 400), (3000, 5000), What::Pair(P, S0)),
+                ((500, 1200), (4000, 6000), What::Power(S1)),
+                ((0, 300), (3000, 5000), What::Power(P)),
+            ]
+        }
         // A receiver that a reload does not end, and a primary that does not hear of its successor.
         "no_receiver_end" => vec![
             ((0, 1000), (6000, 8000), What::StuckReplay(S1)),
             ((100, 400), (3000, 5000), What::FreezeDaemon(P)),
             ((50, 400), (100, 100), What::Failover(None)),
         ],
-        // A promotion that ends late, while the old primary goes on and fails again.
+        // The chosen standby's promotion ends late and unseen; the old primary, the only other one that is there, is
+        // started again in place, goes on with the third, and dies as the late one comes back with its newer timeline.
         "no_truncation" => {
             scene.traits.slow_promotion = 1.0;
+            scene.spec.limits.degrade_after_ms = 60_000;
             vec![
-                ((0, 500), (1200, 2500), What::Processes(P)),
-                ((150, 600), (5500, 8000), What::Freeze(P)),
-                ((0, 150), (2500, 4000), What::Power(S0)),
-                ((4500, 7000), (4000, 6000), What::Power(P)),
+                ((0, 500), (3000, 4500), What::Power(S1)),
+                ((100, 500), (100, 300), What::Postmaster(P)),
+                ((60, 250), (8000, 8000), What::Daemon(P)),
+                ((6000, 7800), (4000, 6000), What::Power(P)),
             ]
         }
         // An old primary comes back with more log than it shares with anybody.
@@ -77,10 +92,10 @@ pub fn bend(rng: &mut SmallRng, scene: &mut Scene, bias: &str) {
             scene.spec.limits.degrade_after_ms = 300;
             scene.nodes = 2;
             vec![
-                ((0, 500), (900, 2500), What::Power(S0)),
-                ((1500, 3000), (20, 300), What::Daemon(P)),
-                ((0, 500), (3000, 5000), What::Pair(P, S0)),
-                ((50, 1200), (4000, 6000), What::Power(P)),
+                ((0, 500), (900, 1800), What::Processes(S0)),
+                ((1500, 2800), (20, 150), What::Daemon(P)),
+                ((0, 250), (4000, 6000), What::Pair(P, S0)),
+                ((150, 900), (4000, 6000), What::Power(P)),
             ]
         }
         // A daemon that fails while it registers anew, out of everybody's sight.
@@ -98,9 +113,21 @@ pub fn bend(rng: &mut SmallRng, scene: &mut Scene, bias: &str) {
             scene.traits.lingering = 1.0;
             vec![((0, 2000), (100, 3000), What::Postmaster(P))]
         }
+        // A primary whose stop was told starts again by itself, out of the master's sight, beside a standby that has not
+        // heard of the election.
+        "restart_unasked" => vec![
+            ((0, 300), (3000, 5000), What::ZooKeeper(P)),
+            ((0, 200), (2000, 3500), What::FreezeDaemon(S1)),
+            ((20, 300), (100, 100), What::Postmaster(P)),
+            ((20, 120), (3000, 5000), What::Pair(P, S0)),
+        ],
         // The primary lives by what two standbys have granted, and is then cut off from them too.
         "grant_no_seal_wait" | "grant_no_promotion_wait" => {
             scene.durability = Durability::Async;
+            if bias == "grant_no_promotion_wait" {
+                // The one that gives is the one that is chosen.
+                members = 2;
+            }
             vec![
                 ((0, 500), (9000, 9500), What::ZooKeeper(P)),
                 ((2000, 6500), (4000, 5000), What::Mute(P)),
@@ -134,23 +161,40 @@ pub fn bend(rng: &mut SmallRng, scene: &mut Scene, bias: &str) {
                 ((300, 1500), (8000, 9000), What::Island(P, S0)),
             ]
         }
-        // Voters come and go faster than rules are settled.
+        // The primary does not read of its new rule and goes on by the old one, with the voter that the new one leaves
+        // out; those two are lost, and the one that is left has enough by the new rule alone.
         "joint_one_step" => {
             scene.spec.limits.degrade_after_ms = rng.random_range(200..600);
             vec![
-                ((0, 500), (1500, 3500), What::Power(S1)),
-                ((1500, 3500), (1200, 3500), What::Pair(P, S0)),
-                ((200, 3000), (300, 2500), What::Pair(P, S1)),
-                ((0, 2500), (2500, 5000), What::ZooKeeper(P)),
-                ((200, 2500), (300, 1500), What::Pair(P, S0)),
-                ((100, 1500), (3000, 5000), What::Power(P)),
+                ((0, 500), (400, 900), What::Processes(S1)),
+                ((200, 500), (1800, 3000), What::FreezeDaemon(P)),
+                ((300, 700), (3000, 5000), What::Pair(P, S0)),
+                ((400, 1000), (4000, 6000), What::Power(S1)),
+                ((0, 300), (3000, 5000), What::Power(P)),
             ]
         }
-        "rebuild_in_joint" => vec![
-            ((0, 1000), (1500, 4500), What::Isolate(P)),
-            ((1500, 4500), (10, 10), What::Reinit(S1)),
-            ((0, 800), (2000, 5000), What::Power(P)),
-            ((100, 1500), (3000, 5000), What::Power(P)),
+        // The old primary is rewound while its own rule is still in force, and its successor dies in the midst of that. What
+        // a joint that cannot be left allows in the end is kept out, so that the ban on rebuilds is all there is.
+        "rebuild_in_joint" | "torn_answers" => {
+            if bias == "rebuild_in_joint" {
+                scene.spec.limits.degrade_after_ms = 60_000;
+            } else {
+                scene.spec.limits.degrade_after_ms = rng.random_range(200..600);
+            }
+            scene.traits.clients = 100;
+            scene.traits.client_every = 20 * MS;
+            vec![
+                ((0, 500), (2500, 4000), What::Power(S1)),
+                ((200, 700), (300, 600), What::Processes(P)),
+                ((700, 1800), (4000, 6000), What::Power(P)),
+            ]
+        }
+        // A standby that stopped starts again, and confirms more, out of the master's sight.
+        "standby_stop_answers" => vec![
+            ((0, 500), (12_000, 12_000), What::Pair(Aim::Master, P)),
+            ((100, 600), (100, 100), What::Postmaster(S0)),
+            ((15, 80), (12_000, 12_000), What::Pair(Aim::Master, S0)),
+            ((1000, 2500), (8000, 9000), What::Power(P)),
         ],
         _ => return,
     };

@@ -132,6 +132,8 @@ pub struct Traits {
     pub zk_lag: Time,
     /// The answer of ZooKeeper is lost.
     pub zk_unknown: f64,
+    /// Mastership changes hands as soon as the record was written, wherever the group stands then.
+    pub unseated: f64,
     /// Commits of one server that may wait at a time.
     pub clients: usize,
     /// What was read by R2 comes a while after what a lagging server says.

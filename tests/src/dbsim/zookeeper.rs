@@ -311,6 +311,9 @@ impl World {
         self.zk.changed(now, record);
         self.record_set(from, term, &before, state);
         self.tell_watchers();
+        if self.chance(self.traits.unseated) {
+            self.unseat();
+        }
         true
     }
 
@@ -327,7 +330,9 @@ impl World {
             heard: now,
             alive: true,
             lag,
-            synced: now,
+            // A session may be one that its server alone knows of until it writes: by itself it says nothing about how old
+            // the values are that this server serves.
+            synced: 0,
         });
         let id = SessionId::try_from(self.zk.sessions.len()).unwrap_or(SessionId::MAX);
         let timeout = self.traits.session;

@@ -87,8 +87,8 @@ pub struct Weaken {
     pub absence_is_over: bool,
     /// R13: a giver answers seals before its grant ends.
     pub grant_no_seal_wait: bool,
-    /// R13: a giver stands for promotion before its grant ends. A candidate must have sealed, so the wait before a seal
-    /// implies this one: left out alone, nothing follows.
+    /// R13: a giver stands for promotion before its grant ends. Nobody is named without a fence, and a fence waits for the
+    /// seals of givers: left out alone, nothing follows.
     pub grant_no_promotion_wait: bool,
     /// R13: a restarted giver does not wait for the longest grant.
     pub grant_forgotten: bool,
@@ -102,8 +102,12 @@ pub struct Weaken {
     pub primary_votes: bool,
     /// R6: a change of rule, there and back, drops the other rules at once, before the primary applied the new one.
     pub joint_one_step: bool,
-    /// R6: voters are rewound or copied while joint.
+    /// R6: voters are rewound or copied while joint. What is torn answers nothing: left out alone, nothing follows.
     pub rebuild_in_joint: bool,
+    /// Step 5: a directory that is being rebuilt, torn or empty counts as an answer.
+    pub torn_answers: bool,
+    /// Step 5: that a standby had stopped before it read of the election counts as its answer, though it starts by itself.
+    pub standby_stop_answers: bool,
     /// R6: an election that begins while joint, and its choice, keep the applied rule alone.
     pub joint_forgotten: bool,
 }

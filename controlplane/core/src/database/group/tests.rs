@@ -331,6 +331,30 @@ fn rebuild() -> crate::database::record::Rebuild {
 }
 
 #[test]
+fn that_a_standby_had_stopped_before_it_read_of_the_election_is_no_answer() {
+    let over = crate::lease::over_after(Timing::default().session_timeout);
+    let told = electing().answers("b", 500).with(|c| {
+        c.seen("a").absent_since = Some(NOW - over);
+        let r = c.report("c");
+        (r.epoch, r.server, r.heard, r.streams) = (7, Server::Stopped, None, None);
+        r.stopped = Some(StopProof {
+            incarnation: 2,
+            was_primary: false,
+            log: r.log,
+        });
+    });
+    assert_eq!(told.next(), None, "it starts by itself and may confirm more");
+    assert!(
+        told.clone()
+            .with(|c| c.weaken.standby_stop_answers = true)
+            .next()
+            .is_some()
+    );
+    let read = told.with(|c| c.report("c").epoch = 8);
+    assert_eq!(read.next().unwrap().phase, Phase::Promoting);
+}
+
+#[test]
 fn a_stopped_primary_is_an_answer_and_the_last_resort() {
     // With its directory one standby is enough, if it has as much.
     let stopped = electing()

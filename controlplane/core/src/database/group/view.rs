@@ -150,15 +150,21 @@ impl<'a> View<'a> {
     }
 
     fn answer(&self, node: &str, report: &Report) -> Option<Answer> {
-        if !self.sound(report) || self.record.rebuilding(node) || report.history.0.is_empty() {
+        let whole = self.sound(report) && !self.record.rebuilding(node) && !report.history.0.is_empty();
+        if !whole && !self.weaken.torn_answers {
             return None;
         }
         let sealed = report.sealed == Some(self.record.epoch);
-        let stopped = self.proof(node);
+        let former = self.record.former.as_deref() == Some(node);
+        // A standby that has stopped promises nothing: until it reads of the election it starts by itself, and may confirm
+        // more than it told. A primary starts on order alone.
+        let promised = former || report.epoch >= self.record.epoch || self.weaken.standby_stop_answers;
+        let stopped = self.proof(node).filter(|_| promised);
         if !sealed && stopped.is_none() {
             return None;
         }
-        let end = stopped.and_then(|p| p.log).or(report.log)?;
+        let end = stopped.and_then(|p| p.log).or(report.log);
+        let end = end.or_else(|| self.weaken.torn_answers.then(LogEnd::default))?;
         let rank = if self.weaken.no_truncation {
             end
         } else {
@@ -172,7 +178,7 @@ impl<'a> View<'a> {
         Some(Answer {
             node: node.to_owned(),
             rank,
-            stopped: stopped.is_some() && self.record.former.as_deref() == Some(node),
+            stopped: stopped.is_some() && former,
         })
     }
 
@@ -186,9 +192,10 @@ impl<'a> View<'a> {
     /// Nodes that reported lately and could answer a seal or show a stopped directory.
     pub(super) fn within_reach(&self) -> Nodes {
         let usable = |n: &&String| {
-            let report = self.recent(n);
-            !self.record.rebuilding(n)
-                && report.is_some_and(|r| self.sound(r) && (!r.runs_as_primary() || self.proof(n).is_some()))
+            let whole = |r: &Report| self.sound(r) && !self.record.rebuilding(n);
+            let counts = |r: &&Report| whole(r) || self.weaken.torn_answers;
+            let report = self.recent(n).filter(counts);
+            report.is_some_and(|r| !r.runs_as_primary() || self.proof(n).is_some())
         };
         self.observed.instances.keys().filter(usable).cloned().collect()
     }

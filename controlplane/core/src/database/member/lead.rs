@@ -139,7 +139,8 @@ pub(super) fn serve(s: &Situation<'_>, state: &GroupState, next: &mut MemberDeci
     let local = s.local;
     match local.server {
         Server::Running if !local.in_recovery => {}
-        Server::Stopped if s.weaken.restart_unasked && local.was_primary => {
+        // Once it told where its log ends, which is when the rule matters.
+        Server::Stopped if s.weaken.restart_unasked && local.was_primary && local.log.is_some() => {
             next.act(Action::Start {
                 role: StartAs::Primary,
                 names: s.first_names(),

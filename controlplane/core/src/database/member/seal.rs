@@ -24,9 +24,9 @@ pub(super) fn electing(s: &Situation<'_>, state: &GroupState, next: &mut MemberD
         next.wait("was primary; a new one is being chosen");
         return;
     }
-    if matches!(local.task, Some(Task::Copy { .. } | Task::Rewind | Task::Create))
-        || !matches!(local.directory, Directory::Present { .. })
-    {
+    let torn = matches!(local.task, Some(Task::Copy { .. } | Task::Rewind | Task::Create))
+        || !matches!(local.directory, Directory::Present { .. });
+    if torn && !s.weaken.torn_answers {
         next.wait("has no whole directory to answer with");
         return;
     }
@@ -66,7 +66,7 @@ pub(super) fn sealed(s: &Situation<'_>, state: &GroupState) -> Option<u64> {
     let idle = !matches!(
         local.task,
         Some(Task::Copy { .. } | Task::Rewind | Task::Create | Task::Promote)
-    );
+    ) || s.weaken.torn_answers;
     let free = !grants::bound(local, s.now) || s.weaken.grant_no_seal_wait;
     let refused = local.marks.refused == state.epoch && local.upstream.is_none() && !local.restores;
     (quiet && idle && free && refused).then_some(state.epoch)

@@ -41,7 +41,7 @@ pub fn report(situation: &Situation<'_>) -> Report {
         log: local.log_end().filter(|_| whole),
         replayed: local.replayed,
         sealed: state
-            .filter(|r| r.phase == Phase::Electing && whole)
+            .filter(|r| r.phase == Phase::Electing && (whole || s.weaken.torn_answers))
             .and_then(|r| seal::sealed(s, r)),
         stopped,
         // A link that is down was not heard, however short a time ago it was up.
