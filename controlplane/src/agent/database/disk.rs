@@ -128,12 +128,13 @@ fn sync_wal(wal: &Path) -> Result<()> {
 /// The lineage of a history, with the epochs of its timelines, which are in the marks when this returns.
 pub(super) async fn lineage(instance: &Instance, history: &History, clues: &Clues) -> Result<Lineage> {
     let marks = instance.marks.get();
+    let standby = conf::is_standby(&instance.place.data);
     let mut all = Vec::new();
     for (timeline, fork) in history.branches() {
         let known = marks.timelines.get(&timeline).copied();
         let (epoch, sure) = match known {
             Some(epoch) => (epoch, false),
-            None => epoch(timeline, fork, marks.promotion, clues),
+            None => epoch(timeline, fork, marks.promotion, standby, clues),
         };
         if sure {
             instance.marks.add_timeline(timeline, epoch).await?;
@@ -144,8 +145,10 @@ pub(super) async fn lineage(instance: &Instance, history: &History, clues: &Clue
 }
 
 /// The epoch that made a timeline, and whether that is to be remembered. A timeline that nobody announced was made here if
-/// the instance was to be promoted and receives from nobody; otherwise it was received.
-fn epoch(timeline: u32, fork: Lsn, promotion: Option<u64>, clues: &Clues) -> (u64, bool) {
+/// the instance was to be promoted and receives from nobody; otherwise it was received. What a standby received is in the
+/// marks before it stops receiving, so that what a server that is none holds beside them was made past had, whatever its
+/// number and its fork: it is of no epoch.
+fn epoch(timeline: u32, fork: Lsn, promotion: Option<u64>, standby: bool, clues: &Clues) -> (u64, bool) {
     let recorded = clues
         .lineages
         .iter()
@@ -156,6 +159,7 @@ fn epoch(timeline: u32, fork: Lsn, promotion: Option<u64>, clues: &Clues) -> (u6
         // One of the epoch of its own promotion, or nobody's else.
         (Some(own), None, Some(epoch)) if epoch <= own => (epoch, true),
         (Some(own), None, _) if timeline > 1 => (own, true),
+        (None, None, Some(epoch)) if timeline > 1 && epoch > 0 && !standby => (0, true),
         (_, _, Some(epoch)) => (epoch, true),
         (_, Some(from), None) if timeline > 1 => (from.epoch, true),
         // From before the group was: nothing is known.
@@ -186,14 +190,19 @@ mod tests {
             ..clues.clone()
         };
         // Received from the record's primary.
-        assert_eq!(epoch(3, Lsn(50), None, &from(&record, 6)), (6, true));
+        assert_eq!(epoch(3, Lsn(50), None, true, &from(&record, 6)), (6, true));
         // Made here by a promotion that nobody recorded, with the same number and the same fork as another's.
-        assert_eq!(epoch(3, Lsn(50), Some(5), &record), (5, true));
-        assert_eq!(epoch(1, Lsn(0), Some(5), &record), (1, true));
+        assert_eq!(epoch(3, Lsn(50), Some(5), false, &record), (5, true));
+        assert_eq!(epoch(1, Lsn(0), Some(5), false, &record), (1, true));
         // Received before it was recorded.
-        assert_eq!(epoch(4, Lsn(70), Some(5), &from(&record, 7)), (7, true));
+        assert_eq!(epoch(4, Lsn(70), Some(5), true, &from(&record, 7)), (7, true));
+        // A sealed standby's.
+        assert_eq!(epoch(3, Lsn(50), None, true, &record), (6, true));
+        // Made by hand, with the same number and the same fork as another's.
+        assert_eq!(epoch(3, Lsn(50), None, false, &record), (0, true));
+        assert_eq!(epoch(1, Lsn(0), None, false, &record), (1, true));
         // From before the group.
-        assert_eq!(epoch(2, Lsn(9), None, &Clues::default()), (0, false));
-        assert_eq!(epoch(1, Lsn(0), None, &Clues::default()), (0, false));
+        assert_eq!(epoch(2, Lsn(9), None, false, &Clues::default()), (0, false));
+        assert_eq!(epoch(1, Lsn(0), None, false, &Clues::default()), (0, false));
     }
 }
