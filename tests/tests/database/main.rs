@@ -4,6 +4,12 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
+mod config;
+mod disk;
+mod divergence;
+mod hands;
+mod interrupted;
+mod leftover;
 mod rig;
 
 use anyhow::{Result, ensure};
@@ -12,7 +18,7 @@ use ha_proto::v1;
 use rig::Group;
 
 /// Every row that was acknowledged is there, once.
-async fn nothing_is_lost(group: &Group, writer: rig::Writer) -> Result<u64> {
+pub(crate) async fn nothing_is_lost(group: &Group, writer: rig::Writer) -> Result<u64> {
     let acknowledged = writer.finish().await?;
     ensure!(!acknowledged.is_empty(), "nothing was ever acknowledged");
     let there = group.rows().await?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use controlplane::postgres::provision::verifier;
 use ha_proto::v1;
-use ha_tests::cluster::{Cluster, LIMIT, Options};
+use ha_tests::cluster::{Cluster, LIMIT, Options, Place};
 use ha_tests::zookeeper::free_port;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_postgres::{Config, NoTls};
 
 const PASSWORD: &str = "of a test";
-const GROUP: &str = "main";
+pub(crate) const GROUP: &str = "main";
 /// One statement of the writer.
 const STATEMENT: Duration = Duration::from_secs(3);
 /// A group is made, or whole again, within this time on a machine that is busy with other tests.
@@ -26,7 +26,7 @@ const WHOLE: Duration = Duration::from_secs(150);
 
 pub(crate) struct Group {
     pub(crate) cluster: Cluster,
-    hosts: Vec<(String, u16)>,
+    pub(crate) hosts: Vec<(String, u16)>,
 }
 
 impl Drop for Group {
@@ -55,7 +55,7 @@ impl Drop for Group {
 }
 
 /// Processes that were told of this directory, or work in it.
-fn processes_of(dir: &str) -> Vec<i32> {
+pub(crate) fn processes_of(dir: &str) -> Vec<i32> {
     let inside = format!("{dir}/");
     let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = all.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
@@ -70,10 +70,16 @@ fn processes_of(dir: &str) -> Vec<i32> {
 impl Group {
     /// A group on three nodes, with the role and database `app`.
     pub(crate) async fn create() -> Result<Group> {
+        Group::create_with(Vec::new(), |_| ()).await
+    }
+
+    /// The same where the nodes run in these places, and with changes to what is wanted of the group.
+    pub(crate) async fn create_with(places: Vec<Place>, change: impl FnOnce(&mut v1::GroupSpec)) -> Result<Group> {
         let config = "[proxy]\nenabled = false\n".to_owned();
         let cluster = Cluster::start(Options {
             config,
             subscribers: false,
+            places,
             ..Options::default()
         })
         .await?;
@@ -107,7 +113,7 @@ impl Group {
             owner: "app".into(),
             ..v1::DatabaseSpec::default()
         };
-        let spec = v1::GroupSpec {
+        let mut spec = v1::GroupSpec {
             durability: v1::Durability::Quorum.into(),
             members,
             roles: vec![role],
@@ -116,6 +122,7 @@ impl Group {
             parameters: [("shared_buffers".to_owned(), "16MB".to_owned())].into(),
             ..v1::GroupSpec::default()
         };
+        change(&mut spec);
         let request = v1::CreateGroupRequest {
             name: GROUP.into(),
             spec: Some(spec),
@@ -130,7 +137,7 @@ impl Group {
         Ok(self.cluster.admin()?.get_group(request).await?)
     }
 
-    async fn until(&self, what: &str, wanted: impl Fn(&v1::Group) -> bool) -> Result<v1::Group> {
+    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&v1::Group) -> bool) -> Result<v1::Group> {
         let limit = Instant::now() + WHOLE;
         loop {
             let seen = self.group().await;
@@ -184,7 +191,7 @@ impl Group {
         Ok(())
     }
 
-    fn dir(&self, node: &str) -> Result<std::path::PathBuf> {
+    pub(crate) fn dir(&self, node: &str) -> Result<std::path::PathBuf> {
         let daemon = self.cluster.daemons.iter().find(|d| d.name == node);
         Ok(daemon.context("there is no such node")?.dir.clone())
     }
