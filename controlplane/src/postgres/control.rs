@@ -143,7 +143,30 @@ pub async fn end_clients(connection: &mut Connection, limit: Duration) -> Result
     connection.rows("ending clients", sql, &[], limit).await.map(drop)
 }
 
-/// Promotes a standby and waits until it is a primary. The caller has put the promotion's mark on disk.
+/// Ends the transactions on a standby while one of them is in the way of replay.
+const IN_CONFLICT: &str = "SELECT pg_terminate_backend(c.pid) FROM pg_stat_activity c, pg_stat_activity s \
+     WHERE s.backend_type = 'startup' \
+     AND (s.wait_event LIKE 'RecoveryConflict%' OR s.wait_event_type IN ('Lock', 'BufferPin')) \
+     AND c.backend_type = 'client backend' AND c.xact_start IS NOT NULL AND c.pid <> pg_backend_pid()";
+
+/// Lets replay go on where nothing is received, whether it was paused or waits for a query: until it does, no receiver is
+/// started, and the standby would never come to its primary again.
+///
+/// # Errors
+/// As [`Connection::rows`](Connection).
+pub async fn resume_replay(connection: &mut Connection, limit: Duration) -> Result<()> {
+    let what = "resuming replay";
+    let deaf = "pg_is_in_recovery() AND NOT EXISTS (SELECT FROM pg_stat_wal_receiver)";
+    let resume = format!("SELECT pg_wal_replay_resume() WHERE {deaf} AND pg_is_wal_replay_paused()");
+    connection.rows(what, &resume, &[], limit).await?;
+    connection
+        .rows(what, &format!("{IN_CONFLICT} AND {deaf}"), &[], limit)
+        .await?;
+    Ok(())
+}
+
+/// Promotes a standby and waits until it is a primary. The caller has put the promotion's mark on disk. Queries that are
+/// in the way of replay are ended: a group without a primary waits for no reader.
 ///
 /// # Errors
 /// [`PgError::TimedOut`]: it may still become one. [`PgError::Query`] if it is none to promote.
@@ -160,6 +183,9 @@ pub async fn promote(instance: &Instance, connection: &mut Connection, limit: Du
                     limit,
                 });
             }
+            connection
+                .rows("ending queries in conflict", IN_CONFLICT, &[], limit)
+                .await?;
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }

@@ -16,6 +16,8 @@ use crate::postgres::{conf, control, provision, tls};
 
 /// Between attempts at what failed.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Between looks whether replay stands still.
+const RESUME: Duration = Duration::from_secs(1);
 /// Between looks at the certificate and at slots.
 const SELDOM: Duration = Duration::from_secs(15);
 /// A checkpoint of a large cache takes long; nobody waits for it.
@@ -42,6 +44,8 @@ pub(super) enum Kind {
     Checkpoint,
     /// Slots of a standby.
     Advance,
+    /// Replay that stands still while nothing is received.
+    Resume,
 }
 
 /// Parameters and lines that the server can use.
@@ -129,6 +133,18 @@ impl Driver {
             self.primary_upkeep(now, known, local, report, spec);
         } else if idle && self.upkeep.may(Kind::Advance, now) {
             self.advance(now, known, local);
+        }
+        let deaf = !local.is_primary() && self.set.upstream.is_some() && report.streams.is_none();
+        if deaf && idle && self.upkeep.may(Kind::Resume, now) {
+            self.upkeep.not_before.insert(Kind::Resume, now + RESUME);
+            let place = self.instance.place.clone();
+            self.spawn(Kind::Resume, async move {
+                let done = async {
+                    let mut connection = Connection::open(&place, act::CONNECT).await?;
+                    control::resume_replay(&mut connection, act::CONNECT).await
+                };
+                done.await.map_err(|e| act::told(&e))
+            });
         }
         let kept = self.disk.as_ref().is_some_and(|d| d.kept);
         let streams = report.streams.is_some() && report.unfit.is_none();
@@ -305,6 +321,7 @@ impl Driver {
             Kind::DropKept => "former directories",
             Kind::Checkpoint => "checkpoint",
             Kind::Advance => "slots",
+            Kind::Resume => "replay",
         };
         match done {
             Ok(()) => {
