@@ -11,6 +11,7 @@ mod hands;
 mod interrupted;
 mod leftover;
 mod rig;
+mod seals;
 
 use anyhow::{Result, ensure};
 use ha_proto::v1;
