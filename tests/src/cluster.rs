@@ -101,6 +101,23 @@ impl Cluster {
     /// If it does not become so, with the logs' ends.
     pub async fn start(options: Options) -> Result<Cluster> {
         let mut cluster = Cluster::prepared(options).await?;
+        cluster.join().await?;
+        Ok(cluster)
+    }
+
+    /// Starts a cluster on ZooKeeper servers that somebody else keeps, and waits until it is healthy.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_on(options: Options, hosts: Vec<String>) -> Result<Cluster> {
+        let none = ZkEnsemble { servers: Vec::new() };
+        let mut cluster = Cluster::prepare(options, programs()?, none, &hosts)?;
+        cluster.join().await?;
+        Ok(cluster)
+    }
+
+    async fn join(&mut self) -> Result<()> {
+        let cluster = self;
         cluster.begin().await?;
         for i in 2..=cluster.options.nodes {
             let name = format!("n{i}");
@@ -114,7 +131,7 @@ impl Cluster {
                 cluster.subscribe(endpoints)?;
             }
         }
-        Ok(cluster)
+        Ok(())
     }
 
     /// Starts the ZooKeeper servers of a cluster, and no node.
@@ -129,14 +146,15 @@ impl Cluster {
             },
             n => ZkEnsemble::start_with(n, &options.zookeeper).await?,
         };
-        Cluster::prepare(options, programs, zookeeper)
+        let hosts = zookeeper.hosts();
+        Cluster::prepare(options, programs, zookeeper, &hosts)
     }
 
-    fn prepare(options: Options, programs: Programs, zookeeper: ZkEnsemble) -> Result<Cluster> {
+    fn prepare(options: Options, programs: Programs, zookeeper: ZkEnsemble, hosts: &[String]) -> Result<Cluster> {
         // HA_TEST_KEEP=1 keeps the daemons' logs for whoever looks for a defect.
         let keep = std::env::var_os("HA_TEST_KEEP").is_some();
         let dir = tempfile::Builder::new().prefix("ha-").disable_cleanup(keep).tempdir()?;
-        let authority = ClusterAuthority::create("test", &zookeeper.hosts(), SESSION)?;
+        let authority = ClusterAuthority::create("test", hosts, SESSION)?;
         Ok(Cluster {
             daemons: Vec::new(),
             zookeeper,

@@ -148,6 +148,10 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
+        // What outlives its parents on purpose has no place to be any more.
+        for node in 0..self.nodes.len() {
+            let _ = u8::try_from(node).map(|node| self.signal_all(node, Signal::SIGKILL));
+        }
         for node in &mut self.nodes {
             let _ = node.kill();
             let _ = node.wait();

@@ -305,9 +305,17 @@ impl ZkEnsemble {
     /// # Errors
     /// If they do not serve, with a log.
     pub async fn start_with(n: usize, options: &ZkOptions) -> Result<ZkEnsemble> {
+        ZkEnsemble::start_each(&vec![options.clone(); n]).await
+    }
+
+    /// Starts one server with each of these options and waits until all of them serve.
+    ///
+    /// # Errors
+    /// If they do not serve, with a log.
+    pub async fn start_each(options: &[ZkOptions]) -> Result<ZkEnsemble> {
         let mut last = None;
         for _ in 0..3 {
-            match ZkEnsemble::attempt(n, options).await {
+            match ZkEnsemble::attempt(options).await {
                 Ok(ensemble) => return Ok(ensemble),
                 Err(e) => last = Some(e),
             }
@@ -315,19 +323,23 @@ impl ZkEnsemble {
         Err(last.unwrap_or_else(|| anyhow::anyhow!("no attempt was made")))
     }
 
-    async fn attempt(n: usize, options: &ZkOptions) -> Result<ZkEnsemble> {
-        let bind = &options.bind;
+    async fn attempt(options: &[ZkOptions]) -> Result<ZkEnsemble> {
         let mut ports = Vec::new();
-        for _ in 0..3 * n {
-            ports.push(free_port(bind)?);
+        for o in options {
+            ports.push(match o.under.is_empty() {
+                true => [free_port(&o.bind)?, free_port(&o.bind)?, free_port(&o.bind)?],
+                // A host of its own, where nobody else is.
+                false => [2181, 2888, 3888],
+            });
         }
         let mut more = String::from("initLimit=20\nsyncLimit=4\nstandaloneEnabled=false\n");
-        for (i, p) in ports.chunks(3).enumerate() {
+        for (i, (o, p)) in options.iter().zip(&ports).enumerate() {
+            let bind = &o.bind;
             more += &format!("server.{}={bind}:{}:{};{bind}:{}\n", i + 1, p[1], p[2], p[0]);
         }
         let mut servers = Vec::new();
-        for (i, p) in ports.chunks(3).enumerate() {
-            let mut server = ZkServer::prepare(options.clone(), p[0], "")?;
+        for (i, (o, p)) in options.iter().zip(&ports).enumerate() {
+            let mut server = ZkServer::prepare(o.clone(), p[0], "")?;
             // The client port is in the server lines.
             let config = fs::read_to_string(server.dir.path().join("zoo.cfg"))?;
             let config: Vec<&str> = config.lines().filter(|l| !l.starts_with("clientPort")).collect();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use futures::future::poll_fn;
+use futures::future::{poll_fn, select_ok};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_postgres::config::TargetSessionAttrs;
@@ -19,6 +19,8 @@ const EVERY: Duration = Duration::from_millis(5);
 /// How long a row may take before the connection is given up; how long one may take to be opened at one host.
 const ROW: Duration = Duration::from_millis(500);
 const CONNECT: Duration = Duration::from_millis(500);
+/// How long a host is tried before the attempts are begun anew.
+const EACH: Duration = Duration::from_secs(5);
 /// How long what follows a fault is watched at least.
 const WATCHED: Duration = Duration::from_secs(6);
 /// Rows that must have been acknowledged without a break before a measurement begins or ends.
@@ -36,6 +38,7 @@ struct Log {
 #[derive(Debug)]
 pub(super) struct Client {
     hosts: Vec<(String, u16)>,
+    table: &'static str,
     log: Arc<Mutex<Log>>,
     task: JoinHandle<()>,
 }
@@ -89,19 +92,31 @@ async fn open(host: &str, port: u16) -> Result<Open> {
     Ok(Open { client, warned, driver })
 }
 
-/// The first host that may be written to.
+/// Between two attempts at one host: each costs the servers a process, on a machine that has to do everything else too.
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// The first host that may be written to. All are tried at once and again and again: one that is silent must not hold up
+/// the others, for what is measured is the system and not how patient a client is.
 async fn any(hosts: &[(String, u16)]) -> Result<Open> {
-    let mut why = None;
-    for (host, port) in hosts {
-        match open(host, *port).await {
-            Ok(open) => return Ok(open),
-            Err(e) => why = Some(e),
-        }
-    }
-    Err(why.unwrap_or_else(|| anyhow::anyhow!("no hosts")))
+    ensure!(!hosts.is_empty(), "no hosts");
+    let limit = Instant::now() + EACH;
+    let tries = hosts.iter().map(|(host, port)| {
+        Box::pin(async move {
+            loop {
+                match open(host, *port).await {
+                    Ok(open) => return Ok(open),
+                    Err(e) if Instant::now() > limit => return Err(e),
+                    Err(_) => sleep(AGAIN).await,
+                }
+            }
+        })
+    });
+    let (open, _) = select_ok(tries).await?;
+    Ok(open)
 }
 
-async fn insert_for_ever(hosts: Vec<(String, u16)>, log: Arc<Mutex<Log>>) {
+async fn insert_for_ever(hosts: Vec<(String, u16)>, table: &'static str, log: Arc<Mutex<Log>>) {
+    let sql = format!("insert into {table} (number) values ($1)");
     let mut number = 0i64;
     loop {
         let Ok(open) = any(&hosts).await else {
@@ -111,10 +126,7 @@ async fn insert_for_ever(hosts: Vec<(String, u16)>, log: Arc<Mutex<Log>>) {
         let mut next = Instant::now();
         loop {
             number += 1;
-            let row = async {
-                let sql = "insert into bench_rows (number) values ($1)";
-                open.client.execute(sql, &[&number]).await
-            };
+            let row = async { open.client.execute(&sql, &[&number]).await };
             match timeout(ROW, row).await {
                 Ok(Ok(_)) if !open.warned.load(Ordering::SeqCst) => {
                     if let Ok(mut log) = log.lock() {
@@ -130,14 +142,14 @@ async fn insert_for_ever(hosts: Vec<(String, u16)>, log: Arc<Mutex<Log>>) {
 }
 
 impl Client {
-    /// Makes the table and begins.
-    pub(super) async fn start(hosts: Vec<(String, u16)>) -> Result<Client> {
+    /// Makes its table and begins.
+    pub(super) async fn start(hosts: Vec<(String, u16)>, table: &'static str) -> Result<Client> {
         let begun = Instant::now();
         loop {
             let made = async {
                 let open = any(&hosts).await?;
-                let table = "create table if not exists bench_rows (number bigint primary key)";
-                open.client.batch_execute(table).await?;
+                let sql = format!("create table if not exists {table} (number bigint primary key)");
+                open.client.batch_execute(&sql).await?;
                 anyhow::Ok(())
             };
             match made.await {
@@ -147,8 +159,13 @@ impl Client {
             }
         }
         let log = Arc::new(Mutex::new(Log::default()));
-        let task = tokio::spawn(insert_for_ever(hosts.clone(), Arc::clone(&log)));
-        Ok(Client { hosts, log, task })
+        let task = tokio::spawn(insert_for_ever(hosts.clone(), table, Arc::clone(&log)));
+        Ok(Client {
+            hosts,
+            table,
+            log,
+            task,
+        })
     }
 
     /// When rows were acknowledged, from this time on.
@@ -202,7 +219,8 @@ impl Client {
             Err(_) => bail!("the log of rows is gone"),
         };
         let open = any(&self.hosts).await?;
-        let found = open.client.query("select number from bench_rows", &[]).await?;
+        let sql = format!("select number from {}", self.table);
+        let found = open.client.query(&sql, &[]).await?;
         let found: std::collections::BTreeSet<i64> = found.iter().map(|r| r.get(0)).collect();
         Ok(acknowledged.iter().filter(|n| !found.contains(n)).count())
     }

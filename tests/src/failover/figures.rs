@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Fault;
+use super::fault::Fault;
 
 /// What was measured of one system.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Column {
 
     /// Says at once what was measured, for the whole takes an hour.
     pub(super) fn told(&self, fault: Fault) {
-        println!("  {:<32} {}", fault.label(), self.cell(fault));
+        println!("  {:<22} {:<52} {}", self.name, fault.label(), self.cell(fault));
     }
 }
 
@@ -58,8 +58,16 @@ impl Column {
 pub(super) struct Table(Vec<Column>);
 
 impl Table {
+    /// Adds what was measured; to the column of that name if there is one.
     pub(super) fn add(&mut self, column: Column) {
-        self.0.push(column);
+        match self.0.iter_mut().find(|c| c.name == column.name) {
+            Some(known) => {
+                known.gaps.extend(column.gaps);
+                known.failed.extend(column.failed);
+                known.lost += column.lost;
+            }
+            None => self.0.push(column),
+        }
     }
 
     /// Prints it as Markdown, as docs/benchmarks.md has it.
@@ -68,9 +76,15 @@ impl Table {
         println!("\nnothing acknowledged for (median, least to most)\n");
         println!("| fault | goal | {} |", names.join(" | "));
         println!("|---|---|{}", "---|".repeat(names.len()));
-        for fault in Fault::ALL {
+        let measured = |f: &Fault| {
+            self.0
+                .iter()
+                .any(|c| c.gaps.contains_key(f) || c.failed.contains_key(f))
+        };
+        for fault in Fault::ALL.into_iter().filter(measured) {
             let cells: Vec<String> = self.0.iter().map(|c| c.cell(fault)).collect();
-            println!("| {} | {:.1} s | {} |", fault.label(), fault.goal(), cells.join(" | "));
+            let goal = fault.goal().map_or("-".to_owned(), |g| format!("{g:.1} s"));
+            println!("| {} | {goal} | {} |", fault.label(), cells.join(" | "));
         }
         let lost: Vec<String> = self.0.iter().map(|c| c.lost.to_string()).collect();
         println!("| acknowledged rows lost | 0 | {} |", lost.join(" | "));

@@ -6,22 +6,26 @@
 
 mod autofailover;
 mod client;
+mod fault;
 mod figures;
+mod had;
 mod node;
 mod patroni;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 
 use crate::netns::{HUB, Network};
-use crate::zookeeper::{ZkOptions, ZkServer};
+use crate::zookeeper::{ZkEnsemble, ZkOptions, ZkServer};
 
 use self::client::Client;
+use self::fault::{Blow, Fault, Where};
 use self::figures::Table;
 
+/// What is measured, in the order of the table.
+const SYSTEMS: [&str; 3] = ["had", "patroni", "pg_auto_failover"];
 /// Nodes of each system.
 const NODES: u8 = 3;
 /// Runs of each fault; `--runs N` for another number.
@@ -38,6 +42,10 @@ pub(crate) trait Managed {
     fn name(&self) -> String;
     /// The nodes' addresses and ports, for the application.
     fn hosts(&self) -> Vec<(String, u16)>;
+    /// The same for an application that goes through the system's own proxies; empty if it has none.
+    fn proxies(&self) -> Vec<(String, u16)> {
+        Vec::new()
+    }
     /// The node of the primary, if the manager names one.
     async fn primary(&self) -> Option<u8>;
     /// Whether there is one primary and two standbys stream from it.
@@ -48,58 +56,9 @@ pub(crate) trait Managed {
     fn daemon(&self, node: u8) -> Option<nix::unistd::Pid>;
     /// Starts again what was killed at a node.
     async fn restart(&mut self, node: u8) -> Result<()>;
-}
-
-/// What befalls the primary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Fault {
-    /// Another primary on purpose.
-    Switchover,
-    /// `kill -9` of the postmaster.
-    Postmaster,
-    /// `kill -9` of the manager's daemon, started again after a second.
-    Daemon,
-    /// `kill -9` of everything at the node; its kernel resets the connections.
-    Node,
-    /// The node cut off, in silence.
-    Cut,
-    /// SIGSTOP of everything at the node.
-    Frozen,
-    /// ZooKeeper killed, started again after the time that is measured.
-    Coordinator,
-}
-
-impl Fault {
-    /// In the order of the table.
-    pub(crate) const ALL: [Fault; 7] = [
-        Fault::Switchover,
-        Fault::Postmaster,
-        Fault::Daemon,
-        Fault::Node,
-        Fault::Cut,
-        Fault::Frozen,
-        Fault::Coordinator,
-    ];
-
-    fn goal(self) -> f64 {
-        match self {
-            Fault::Switchover | Fault::Postmaster => 0.3,
-            Fault::Daemon | Fault::Coordinator => 0.0,
-            Fault::Node => 0.5,
-            Fault::Cut | Fault::Frozen => 2.0,
-        }
-    }
-
-    fn label(self) -> &'static str {
-        match self {
-            Fault::Switchover => "switchover",
-            Fault::Postmaster => "postmaster killed",
-            Fault::Daemon => "daemon killed, back after 1 s",
-            Fault::Node => "all of the node killed",
-            Fault::Cut => "node cut off",
-            Fault::Frozen => "node frozen",
-            Fault::Coordinator => "ZooKeeper gone for a minute",
-        }
+    /// Makes this node the one that decides for all, where the system has such a node apart from the primary's.
+    async fn lead_at(&mut self, _: u8) -> Result<bool> {
+        Ok(false)
     }
 }
 
@@ -114,6 +73,21 @@ pub struct Wanted {
     pub runs: Option<usize>,
 }
 
+impl Wanted {
+    fn system(&self, name: &str) -> bool {
+        self.systems.is_empty() || self.systems.iter().any(|s| s == name)
+    }
+
+    /// What is asked for of what this system knows, with its ZooKeeper at the hub or on the nodes.
+    fn faults(&self, system: &str, on_nodes: bool) -> Vec<Fault> {
+        let all = Fault::ALL.into_iter().filter(|f| {
+            let asked = self.faults.is_empty() || self.faults.iter().any(|w| f.label().contains(w.as_str()));
+            asked && f.applies(system) && f.on_nodes() == on_nodes
+        });
+        all.collect()
+    }
+}
+
 /// Measures and prints.
 ///
 /// # Errors
@@ -122,107 +96,151 @@ pub fn run(wanted: &Wanted) -> Result<()> {
     Network::possible().map_err(|why| anyhow::anyhow!("no networks can be made here: {why}"))?;
     let mut table = Table::default();
     crate::bench::machine();
-    for system in ["patroni", "pg_auto_failover"] {
-        if !wanted.systems.is_empty() && !wanted.systems.iter().any(|s| s == system) {
-            continue;
-        }
-        // A thread and a network for each: nothing of one can disturb the next.
-        let (asked, name) = (wanted.clone(), system.to_owned());
-        let thread = std::thread::spawn(move || {
-            let network = Network::enter(NODES)?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(measure(&name, &network, &asked))
-        });
-        match thread.join().map_err(|_| anyhow::anyhow!("the measurement panicked"))? {
-            Ok(figures) => table.add(figures),
-            Err(e) => println!("{system}: cannot be measured: {e:#}"),
+    for system in SYSTEMS.into_iter().filter(|s| wanted.system(s)) {
+        for on_nodes in [false, true] {
+            let faults = wanted.faults(system, on_nodes);
+            if faults.is_empty() {
+                continue;
+            }
+            // A thread and a network for each: nothing of one can disturb the next.
+            let runs = wanted.runs.unwrap_or(RUNS);
+            let thread = std::thread::spawn(move || {
+                let network = Network::enter(NODES)?;
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(measure(system, &network, on_nodes, &faults, runs))
+            });
+            match thread.join().map_err(|_| anyhow::anyhow!("the measurement panicked"))? {
+                Ok(figures) => figures.into_iter().for_each(|f| table.add(f)),
+                Err(e) => println!("{system}: cannot be measured: {e:#}"),
+            }
         }
     }
     table.print();
     Ok(())
 }
 
-async fn measure(name: &str, network: &Network, wanted: &Wanted) -> Result<figures::Column> {
-    let mut zookeeper = ZkServer::start(ZkOptions {
+/// One server at the hub, or one on each node.
+async fn zookeeper(network: &Network, on_nodes: bool) -> Result<ZkEnsemble> {
+    if on_nodes {
+        let at = |node| ZkOptions {
+            bind: network.address(node),
+            under: network.under(node),
+            ..ZkOptions::default()
+        };
+        return ZkEnsemble::start_each(&(0..NODES).map(at).collect::<Vec<_>>()).await;
+    }
+    let server = ZkServer::start(ZkOptions {
         bind: HUB.to_owned(),
         ..ZkOptions::default()
+    });
+    Ok(ZkEnsemble {
+        servers: vec![server.await?],
     })
-    .await?;
-    let hosts = zookeeper.address();
-    let mut system: Box<dyn Managed> = match name {
-        "patroni" => Box::new(patroni::Patroni::start(network, &hosts).await?),
+}
+
+/// A system with its applications, under faults.
+struct Rig<'a> {
+    system: Box<dyn Managed>,
+    network: &'a Network,
+    zookeeper: ZkEnsemble,
+    /// The application, and a second one through the proxies where there are any.
+    clients: Vec<Client>,
+}
+
+async fn measure(
+    name: &str,
+    network: &Network,
+    on_nodes: bool,
+    faults: &[Fault],
+    runs: usize,
+) -> Result<Vec<figures::Column>> {
+    let zookeeper = zookeeper(network, on_nodes).await?;
+    let system: Box<dyn Managed> = match name {
+        "had" => Box::new(had::Had::start(network, &zookeeper).await?),
+        "patroni" => Box::new(patroni::Patroni::start(network, &zookeeper.connect_string()).await?),
         _ => Box::new(autofailover::AutoFailover::start(network).await?),
     };
     wait_whole(&*system).await.context("it never became whole")?;
     println!("{}: three nodes stream", system.name());
-    let mut column = figures::Column::new(system.name());
-    let client = Client::start(system.hosts()).await?;
-    let faults = Fault::ALL.into_iter().filter(|f| {
-        let label = f.label();
-        // pg_auto_failover has a monitor of its own in ZooKeeper's place.
-        let applies = name != "pg_auto_failover" || *f != Fault::Coordinator;
-        applies && (wanted.faults.is_empty() || wanted.faults.iter().any(|w| label.contains(w.as_str())))
-    });
+    let mut clients = vec![Client::start(system.hosts(), "bench_rows").await?];
+    let mut columns = vec![figures::Column::new(system.name())];
+    if !system.proxies().is_empty() {
+        clients.push(Client::start(system.proxies(), "bench_rows_by_proxy").await?);
+        columns.push(figures::Column::new(format!("{}, by its proxies", system.name())));
+    }
+    let mut rig = Rig {
+        system,
+        network,
+        zookeeper,
+        clients,
+    };
     for fault in faults {
-        let runs = match fault {
-            Fault::Coordinator => 1,
-            _ => wanted.runs.unwrap_or(RUNS),
+        let runs = match fault.blow {
+            Blow::Coordinator => 1,
+            _ => runs,
         };
         for _ in 0..runs {
-            match once(fault, &mut *system, network, &mut zookeeper, &client).await {
-                Ok(gap) => column.push(fault, gap),
+            match rig.once(*fault).await {
+                Ok(gaps) => columns.iter_mut().zip(gaps).for_each(|(c, gap)| c.push(*fault, gap)),
                 Err(e) => {
-                    println!("{}, {}: {e:#}", system.name(), fault.label());
-                    column.failed(fault);
-                    wait_whole(&*system).await?;
+                    println!("{}, {}: {e:#}", rig.system.name(), fault.label());
+                    columns.iter_mut().for_each(|c| c.failed(*fault));
+                    wait_whole(&*rig.system).await?;
                 }
             }
         }
-        column.told(fault);
+        columns.iter().for_each(|c| c.told(*fault));
     }
-    let lost = client.missing().await?;
-    column.lost = lost;
-    Ok(column)
+    for (column, client) in columns.iter_mut().zip(&rig.clients) {
+        column.lost = client.missing().await?;
+    }
+    Ok(columns)
 }
 
-/// One fault, from a whole group to a whole group; how long nothing was acknowledged.
-async fn once(
-    fault: Fault,
-    system: &mut dyn Managed,
-    network: &Network,
-    zookeeper: &mut ZkServer,
-    client: &Client,
-) -> Result<Duration> {
-    wait_whole(system).await?;
-    let primary = system.primary().await.context("no primary")?;
-    client.settle().await?;
-    let begun = Instant::now();
-    match fault {
-        Fault::Switchover => system.switchover(primary, (primary + 1) % NODES).await?,
-        Fault::Postmaster => node::kill_postmaster(network, primary)?,
-        Fault::Daemon => {
-            let pid = system.daemon(primary).context("no daemon")?;
-            nix::sys::signal::kill(pid, Signal::SIGKILL)?;
-            sleep(Duration::from_secs(1)).await;
-            system.restart(primary).await?;
+impl Rig<'_> {
+    /// One fault, from a whole group to a whole group; for how long each application had nothing acknowledged.
+    async fn once(&mut self, fault: Fault) -> Result<Vec<Duration>> {
+        wait_whole(&*self.system).await?;
+        if fault.at == Where::ZookeeperLeader {
+            self.zookeeper_leads_at_primary().await?;
         }
-        Fault::Node => network.signal_all(primary, Signal::SIGKILL)?,
-        Fault::Cut => network.cut(primary)?,
-        Fault::Frozen => network.signal_all(primary, Signal::SIGSTOP)?,
-        Fault::Coordinator => {
-            zookeeper.kill();
-            sleep(Duration::from_secs(60)).await;
-            zookeeper.restart().await?;
+        let primary = self.system.primary().await.context("no primary")?;
+        for client in &self.clients {
+            client.settle().await?;
+        }
+        if fault.at == Where::Master {
+            // Last of all: the system may not leave it there.
+            self.system.lead_at(primary).await?;
+        }
+        let begun = Instant::now();
+        self.strike(fault.blow, primary).await?;
+        let mut gaps = Vec::new();
+        for client in &self.clients {
+            gaps.push(client.gap(begun, WRITE).await?);
+        }
+        self.mend(fault.blow, primary).await?;
+        Ok(gaps)
+    }
+
+    /// The servers elect until their leader is on the primary's node.
+    async fn zookeeper_leads_at_primary(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let primary = self.system.primary().await.context("no primary")?;
+            let leader = self.zookeeper.leader().await.context("no leader")?;
+            if leader == usize::from(primary) {
+                return wait_whole(&*self.system).await;
+            }
+            ensure!(
+                begun.elapsed() < HEAL,
+                "ZooKeeper's leader is never on the primary's node"
+            );
+            self.zookeeper.servers[leader].restart().await?;
+            while self.zookeeper.leader().await.is_none() {
+                sleep(Duration::from_millis(50)).await;
+            }
         }
     }
-    let gap = client.gap(begun, WRITE).await?;
-    match fault {
-        Fault::Node => system.restart(primary).await?,
-        Fault::Cut => network.heal(primary)?,
-        Fault::Frozen => network.signal_all(primary, Signal::SIGCONT)?,
-        _ => {}
-    }
-    Ok(gap)
 }
 
 async fn wait_whole(system: &dyn Managed) -> Result<()> {
