@@ -3,17 +3,16 @@
 //! The queue of ephemeral-sequential znodes decides who tries, the compare-and-set that raises the term in `/master`
 //! decides who leads. Mastership ends as one future: dropping it cancels every master task before anything else happens.
 
+mod outlive;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ha_core::election::{Step, decide};
-use ha_core::{
-    Candidacy, Envelope, FORMAT, Holder, MasterRecord, NodeRecord, Transfer, decode, encode, is_write, lease,
-};
+use ha_core::{Candidacy, Envelope, FORMAT, Holder, MasterRecord, NodeRecord, Transfer, decode, encode, is_write};
 
-use crate::coordination::{CoordError, Coordinator, CreateMode, SessionState, Stat, Watch, resolve};
+use crate::coordination::{CoordError, Coordinator, CreateMode, Watch, resolve};
 use crate::master::{self, End};
-use crate::registration::lease_path;
 use crate::session::Options;
 use crate::shared::{Shared, SharedTx};
 
@@ -35,6 +34,8 @@ pub struct Participant<'a> {
     doubtful: Mutex<Vec<String>>,
     /// The lease's end as mastership last knew it.
     lease_until: Mutex<Option<Duration>>,
+    /// The last master whose candidacy was ended here, by its election znode, and why that could be.
+    outlived: Mutex<Option<(String, &'static str)>>,
 }
 
 /// A term that this node has raised.
@@ -51,9 +52,6 @@ pub struct Won {
     /// The record before.
     pub before: MasterRecord,
 }
-
-/// Heartbeats after which the version of a lease tells it from one that was just made.
-const YOUNG: i32 = 6;
 
 /// Takes part in elections until the session ends.
 pub async fn run(p: &Participant<'_>) -> CoordError {
@@ -100,7 +98,7 @@ async fn round(p: &Participant<'_>) -> Result<(), CoordError> {
                     () = gone.fired() => {}
                     () = master_watch.fired() => {}
                     () = spec_watch.fired() => {}
-                    ended = outlive(p, leads.as_ref()) => ended?,
+                    ended = outlive::outlive(p, leads.as_ref()) => ended?,
                 }
             }
             Ok(())
@@ -110,55 +108,6 @@ async fn round(p: &Participant<'_>) -> Result<(), CoordError> {
             drop((master_watch, spec_watch));
             Box::pin(act(p, won)).await
         }
-    }
-}
-
-/// Ends the mastership of a holder whose lease has certainly run out, without waiting for its session to expire.
-///
-/// A lease znode that was read as it is and can be deleted at that very version after two thirds of the session timeout has
-/// not been heartbeated in between, and never will be: the holder's last acknowledged heartbeat was sent before the first
-/// look, so its lease is over. Only the next in line looks, and only while its own session has been live throughout, so that
-/// an outage of ZooKeeper costs nobody a session.
-async fn outlive(p: &Participant<'_>, holder: Option<&Holder>) -> Result<(), CoordError> {
-    let Some(holder) = holder else {
-        return std::future::pending().await;
-    };
-    let path = lease_path(&holder.node);
-    let mut state = p.c.state();
-    let mut first: Option<(Stat, Duration)> = None;
-    loop {
-        if state.has_changed().is_err() || *state.borrow_and_update() != SessionState::Live {
-            first = None;
-            resolve::wait_live(&*p.c).await?;
-            state.mark_unchanged();
-        }
-        match p.c.read(&path).await {
-            Ok((_, stat)) => {
-                let now = p.shared.clock.boottime();
-                match first.filter(|(s, _)| s.modified == stat.modified && s.created == stat.created) {
-                    None => first = Some((stat, now)),
-                    Some((_, since)) if now < since + lease::over_after(p.session_timeout) => {}
-                    // A lease made anew has the first versions again, and must not be mistaken for the one that was looked at.
-                    Some((stat, _)) if stat.version < YOUNG => {}
-                    Some(_) => {
-                        first = None;
-                        match p.c.delete(&path, stat.version).await {
-                            Ok(()) => {
-                                tracing::warn!("{} has not kept its lease; another master is elected", holder.node);
-                                return p.end_candidacy(&holder.candidate).await;
-                            }
-                            // It lives, or somebody was faster: its election znode will tell.
-                            Err(CoordError::BadVersion(_) | CoordError::NotFound(_)) => {}
-                            Err(CoordError::Unknown(_) | CoordError::Unavailable(_)) => {}
-                            Err(e) => return Err(e),
-                        }
-                    }
-                }
-            }
-            Err(CoordError::NotFound(_) | CoordError::Unknown(_) | CoordError::Unavailable(_)) => first = None,
-            Err(e) => return Err(e),
-        }
-        tokio::time::sleep(p.session_timeout / 10).await;
     }
 }
 
@@ -369,7 +318,17 @@ impl<'a> Participant<'a> {
             candidacy: Mutex::new(None),
             doubtful: Mutex::new(Vec::new()),
             lease_until: Mutex::new(None),
+            outlived: Mutex::new(None),
         }
+    }
+
+    /// Why this node could end the mastership of `holder`, if it was the one that did.
+    pub fn outlived(&self, holder: &Holder) -> Option<&'static str> {
+        let outlived = self.outlived.lock().unwrap_or_else(PoisonError::into_inner);
+        outlived
+            .as_ref()
+            .filter(|(c, _)| *c == holder.candidate)
+            .map(|(_, why)| *why)
     }
 
     fn set_candidacy(&self, name: Option<String>) {

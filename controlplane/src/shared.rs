@@ -63,6 +63,8 @@ pub struct Shared {
     pub denied: mpsc::Sender<ha_proto::v1::Denied>,
     /// Questions of primaries on other nodes, on their way to this node's instances.
     pub grants: mpsc::Sender<GrantAsk>,
+    /// The election znode of the master whose daemon is known to have ended, as this node's agent found.
+    pub ended_master: Arc<watch::Sender<Option<String>>>,
     /// Cancelled when the daemon is to end: a restart unless `leave` was asked for.
     pub stop: CancellationToken,
     /// Cancelled when the node leaves the cluster for good.
@@ -119,6 +121,7 @@ impl Shared {
             instances,
             denied,
             grants,
+            ended_master: Arc::new(watch::Sender::new(None)),
             stop: CancellationToken::new(),
             leave: CancellationToken::new(),
         };

@@ -38,6 +38,12 @@ use crate::watch::{Applier, Feed, drive};
 pub trait Dial: Send + Sync + 'static {
     /// A channel to the daemon of this node at this address, proven to be that node's.
     async fn dial(&self, node: &str, address: &str) -> Result<Channel, ApiError>;
+
+    /// Whether the machine at this address answers that no process listens there: its daemon has ended. Silence, and whatever
+    /// else keeps a connection from being made, is no such answer.
+    async fn is_refused(&self, _address: &str) -> bool {
+        false
+    }
 }
 
 /// What the agent is made of.

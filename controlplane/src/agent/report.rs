@@ -23,6 +23,8 @@ use crate::watch::{Feed, Input, from_wire};
 /// Pauses between attempts at the same master.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Between two questions whether a master's machine refuses connections.
+const REFUSED_AGAIN: Duration = Duration::from_millis(30);
 /// How long opening the stream may take.
 const OPEN: Duration = Duration::from_secs(3);
 /// The master is heard at least every second; after this much silence it is looked for again.
@@ -87,6 +89,7 @@ impl Reporter {
                     complained = false;
                 }
                 End::Broken(why, answered) => {
+                    self.look_for_its_end(&holder).await;
                     if answered {
                         pause = FIRST_PAUSE;
                         complained = false;
@@ -110,6 +113,23 @@ impl Reporter {
                     }
                 }
             }
+        }
+    }
+
+    /// A master whose machine says that nobody listens any more need not be waited for until its lease is over: whoever is
+    /// next in line is told. Asked twice, for a daemon that is being started listens a little later.
+    async fn look_for_its_end(&self, holder: &Holder) {
+        if holder.node == self.shared.me.node || !self.dial.is_refused(&holder.address).await {
+            return;
+        }
+        tokio::time::sleep(REFUSED_AGAIN).await;
+        if self.dial.is_refused(&holder.address).await {
+            let ended = Some(holder.candidate.clone());
+            self.shared.ended_master.send_if_modified(|known| {
+                let news = *known != ended;
+                *known = ended;
+                news
+            });
         }
     }
 

@@ -202,7 +202,10 @@ impl Master<'_> {
         let cause = match (&before.transfer, &before.holder) {
             (Some(t), _) if t.node == self.p.shared.me.node => "transfer".to_owned(),
             (_, Some(h)) if h.node == self.p.shared.me.node => "it led before and its lease had lapsed".to_owned(),
-            (_, Some(h)) => format!("the session of {} ended", h.node),
+            (_, Some(h)) => match self.p.outlived(h) {
+                Some(why) => format!("{} led before: {why}", h.node),
+                None => format!("the session of {} ended", h.node),
+            },
             (_, None) if before.term == 0 => "first election".to_owned(),
             (_, None) => "the last master stepped down".to_owned(),
         };
@@ -217,6 +220,13 @@ impl Master<'_> {
         let names: Vec<String> = self.store.nodes.keys().cloned().collect();
         for name in names {
             self.members.insert(name, Member::unobserved(now));
+        }
+        // That the last master was found gone or silent is news of its node, as a stream that breaks is.
+        if let Some(holder) = &self.won.before.holder
+            && self.p.outlived(holder).is_some()
+            && let Some(member) = self.members.get_mut(&holder.node)
+        {
+            member.stream_broken = Some(now);
         }
         self.begin_databases();
         self.complete_histories().await?;

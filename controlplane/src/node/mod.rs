@@ -29,7 +29,7 @@ use crate::coordination::{Connector, ZooKeeperConnector};
 use crate::error::ApiError;
 use crate::platform::{self, Clock, Signal, Signals, SystemClock, service};
 use crate::proxy::{self, Proxy};
-use crate::security::{Dialer, NodeBundle, Security};
+use crate::security::{self, Dialer, NodeBundle, Security};
 use crate::shared::Shared;
 use crate::{logging, session};
 
@@ -104,6 +104,10 @@ struct Peers(Dialer);
 impl Dial for Peers {
     async fn dial(&self, node: &str, address: &str) -> Result<tonic::transport::Channel, ApiError> {
         self.0.channel(node, address)
+    }
+
+    async fn is_refused(&self, address: &str) -> bool {
+        security::is_refused(address).await
     }
 }
 

@@ -21,6 +21,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// [`PROBE_TIMEOUT`]: a node that fell silent must not hold its callers.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
+/// A machine that is there refuses within a round trip.
+const REFUSAL_TIMEOUT: Duration = Duration::from_millis(300);
 /// Bytes in flight a stream and a connection. Reports and deltas are small.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
@@ -109,6 +111,12 @@ impl Dialer {
         });
         Ok(channel)
     }
+}
+
+/// Whether a connection to this address is refused by the machine itself: nothing listens there.
+pub(crate) async fn is_refused(address: &str) -> bool {
+    let tried = tokio::time::timeout(REFUSAL_TIMEOUT, TcpStream::connect(address)).await;
+    matches!(tried, Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 fn timed_out() -> std::io::Error {

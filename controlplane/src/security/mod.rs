@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use bundle::NodeBundle;
 pub use dialer::Dialer;
+pub(crate) use dialer::is_refused;
 pub use identity::{BadCertificate, Credential, Identity};
 pub use secret::{ClusterSecret, Secret};
 

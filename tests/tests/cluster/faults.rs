@@ -28,8 +28,16 @@ async fn a_killed_master_is_replaced_and_comes_back_as_a_member() -> Result<()> 
     let mut cluster = Cluster::start(Options::default()).await?;
     let before = cluster.healthy().await?;
     let master = master_of(&before).to_owned();
+    let seq = cluster.revision().await?;
     cluster.node(&master).kill9();
     without(&cluster, &master).await?;
+    // Its machine says that nobody listens any more: neither its lease nor its session was waited for.
+    let told = cluster.changes_since(seq).await?;
+    let elected = told.iter().find(|c| c.kind == "master.elected");
+    ensure!(
+        elected.is_some_and(|c| c.cause.ends_with("its daemon has ended")),
+        "{elected:?}"
+    );
     // The new one acts.
     let other = cluster.master().await?;
     label(&cluster, &other, "without").await?;
