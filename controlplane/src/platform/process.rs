@@ -29,13 +29,21 @@ pub fn working_dir(pid: u32) -> Option<PathBuf> {
 /// The children of a process with their titles (the command line, arguments divided by spaces). Empty where the
 /// operating system does not say.
 pub fn children(parent: u32) -> Vec<(u32, String)> {
-    let Ok(all) = std::fs::read_dir("/proc") else {
-        return Vec::new();
+    // The kernel's own lists, one for each thread, where it keeps them; a look at every process otherwise.
+    let listed = || -> Option<Vec<u32>> {
+        let mut all = Vec::new();
+        for thread in std::fs::read_dir(format!("/proc/{parent}/task")).ok()?.flatten() {
+            let list = std::fs::read_to_string(thread.path().join("children")).ok()?;
+            all.extend(list.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+        Some(all)
     };
-    let pids = all
-        .flatten()
-        .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
-    pids.filter(|pid| process_parent(*pid) == Some(parent))
+    let pids = listed().unwrap_or_else(|| {
+        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        all.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+    });
+    pids.into_iter()
+        .filter(|pid| process_parent(*pid) == Some(parent))
         .filter_map(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
             let line = String::from_utf8_lossy(&line).replace('\0', " ");

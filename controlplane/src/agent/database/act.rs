@@ -29,6 +29,12 @@ const END_RECEIVER: Duration = Duration::from_secs(3);
 /// Ending walsenders must not hold up the stop that follows.
 const END_SENDERS: Duration = Duration::from_millis(300);
 
+/// Limit of each part of releasing commits early, the pause between two nudges, and their number: a walsender may follow
+/// the reload a little later than the postmaster.
+const RELEASE: Duration = Duration::from_millis(500);
+const RELEASE_AGAIN: Duration = Duration::from_millis(5);
+const RELEASES: u32 = 3;
+
 /// What is stored in the configuration by decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Set {
@@ -57,8 +63,10 @@ pub(super) enum Step {
 /// What a step did, for what the driver remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Did {
-    /// Nothing to remember.
+    /// Something that has to show in a look at the server before anything is decided upon it.
     Done,
+    /// Something on disk alone: no look would show it.
+    Marked,
     /// The receiver was seen to end.
     ReceiverEnded,
 }
@@ -83,8 +91,16 @@ pub(super) async fn step(instance: &Instance, step: Step, clues: &Clues, running
             control::end_receiver(instance, &mut prober, END_RECEIVER).await?;
             return Ok(Did::ReceiverEnded);
         }
-        Step::MarkPromotion(epoch) => instance.marks.promote_in(epoch).await?,
-        Step::Configure(settings) => configure(instance, &settings, running).await?,
+        Step::MarkPromotion(epoch) => {
+            instance.marks.promote_in(epoch).await?;
+            return Ok(Did::Marked);
+        }
+        Step::Configure(settings) => {
+            configure(instance, &settings, running).await?;
+            if running && matches!(settings.names, Names::Any { .. }) {
+                release(instance, &settings.names).await;
+            }
+        }
         Step::Slots(nodes, present) => {
             let names = nodes
                 .iter()
@@ -129,6 +145,30 @@ async fn configure(instance: &Instance, settings: &Settings, running: bool) -> R
         control::reload(&mut connection, RELOAD).await?;
     }
     Ok(())
+}
+
+/// What was committed while the names were closed waits for the next word of a standby, which would come with its next
+/// status, up to a second later: a small commit of had's own, once the names are in force, makes the standbys answer now.
+/// It only saves time; whether the names are in force is seen by the next look.
+async fn release(instance: &Instance, names: &Names) {
+    let nudge = async {
+        let began = std::time::Instant::now();
+        while control::in_force(&instance.place, RELEASE).await?.names != *names {
+            if began.elapsed() > RELEASE {
+                return Ok(());
+            }
+            tokio::time::sleep(RELEASE_AGAIN).await;
+        }
+        let mut connection = Connection::open(&instance.place, RELEASE).await?;
+        for _ in 0..RELEASES {
+            control::nudge(&mut connection, RELEASE).await?;
+            tokio::time::sleep(RELEASE_AGAIN).await;
+        }
+        Ok::<_, PgError>(())
+    };
+    if let Err(e) = nudge.await {
+        tracing::debug!("commits that wait were not released early: {e}");
+    }
 }
 
 /// Lets the slots of a standby go forward, as its primary's did: what others have need not be kept here.

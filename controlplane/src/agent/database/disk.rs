@@ -13,7 +13,7 @@ use crate::postgres::conf;
 use crate::postgres::control_data::ControlData;
 use crate::postgres::history::History;
 use crate::postgres::instance::{Found, Instance};
-use crate::postgres::{PgError, Result};
+use crate::postgres::{PgError, Result, wal};
 
 /// What the files say.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,8 +79,9 @@ pub(super) async fn look(instance: &Instance, clues: &Clues) -> Result<Disk> {
     };
     let kept = !instance.marks.work().await?.kept.is_empty();
     let mut log = None;
-    if control.is_some() {
-        let end = instance.log_end().await?;
+    if let Some(control) = &control {
+        // The control file is not asked for twice: in a switchover clients wait for this.
+        let end = wal::log_end(&data, control).await?;
         // What counts as flushed must be: the server may have died between a write and its flush.
         let wal = data.join("pg_wal");
         off_thread(move || sync_wal(&wal)).await?;

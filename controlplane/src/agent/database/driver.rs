@@ -225,6 +225,7 @@ impl Driver {
         let target = Target {
             incarnation: (status.state == State::Running).then_some(status.incarnation),
             soon: !calm || unanswered || !self.is_settled(),
+            force: unanswered || !self.is_in_force(&status),
             write: primary && open,
         };
         drop(known);
@@ -234,6 +235,14 @@ impl Driver {
     /// Nothing is under way with this instance.
     fn is_settled(&self) -> bool {
         self.told.0.is_empty() && self.task.is_none() && !self.quick
+    }
+
+    /// What was set last is what the last look found in force.
+    fn is_in_force(&self, status: &Status) -> bool {
+        self.present_look(status).is_some_and(|look| {
+            let upstream = look.force.upstream.map(super::disk::upstream);
+            look.force.names == self.set.names && upstream == self.set.upstream
+        })
     }
 
     /// Whether what was read from the files still holds.

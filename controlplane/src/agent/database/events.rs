@@ -67,8 +67,13 @@ impl Driver {
             }
             Event::Quick(done) => {
                 self.quick = false;
-                self.acted = Some(now);
-                self.kick.notify_one();
+                let marked = done
+                    .as_ref()
+                    .is_ok_and(|did| did.iter().all(|d| matches!(d, Did::Marked)));
+                if !marked {
+                    self.acted = Some(now);
+                    self.kick.notify_one();
+                }
                 match done {
                     Ok(did) => {
                         self.errors.remove("step");

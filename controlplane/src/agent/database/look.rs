@@ -58,6 +58,8 @@ pub(super) struct Target {
     pub(super) incarnation: Option<u64>,
     /// Something is expected: look often.
     pub(super) soon: bool,
+    /// What is in force is not what was set, or was not seen since: ask for it each time. It costs the server a process.
+    pub(super) force: bool,
     /// Commit probes are wanted.
     pub(super) write: bool,
 }
@@ -90,7 +92,7 @@ pub(super) async fn run(
         };
         count += 1;
         let began = clock.boottime();
-        let ask_force = kicked || wanted.soon || count.is_multiple_of(FORCE_EVERY);
+        let ask_force = kicked || wanted.force || count.is_multiple_of(FORCE_EVERY);
         let last = tx
             .borrow()
             .look

@@ -394,18 +394,22 @@ impl Job {
     async fn promote(self) -> Result<Outcome, String> {
         let incarnation = self.incarnation;
         let until = self.until().ok_or("there is no lease")?;
-        self.guard.arm(incarnation, until).await.map_err(|e| e.to_string())?;
-        self.kept
-            .change(move |k| k.roles.entry(incarnation).or_default().primary = true)
-            .await
-            .map_err(|e| act::told(&e))?;
         let instance = &self.instance;
+        let arm = async { self.guard.arm(incarnation, until).await.map_err(|e| e.to_string()) };
+        let role = self
+            .kept
+            .change(move |k| k.roles.entry(incarnation).or_default().primary = true);
         // Started as a standby again, it must not stream from a former primary.
-        instance.configure(&self.settings).await.map_err(|e| act::told(&e))?;
-        instance.reload_by_signal();
-        let mut connection = Connection::open(&instance.place, act::CONNECT)
-            .await
-            .map_err(|e| act::told(&e))?;
+        let configure = async {
+            if instance.configure(&self.settings).await? {
+                instance.reload_by_signal();
+            }
+            Ok(())
+        };
+        let open = Connection::open(&instance.place, act::CONNECT);
+        // None of these waits for another, and clients wait for all of them.
+        let ready = async { tokio::try_join!(role, configure, open).map_err(|e| act::told(&e)) };
+        let (_, ((), (), mut connection)) = tokio::try_join!(arm, ready)?;
         let promoted = control::promote(instance, &mut connection, PROMOTION)
             .await
             .map_err(|e| act::told(&e))?;

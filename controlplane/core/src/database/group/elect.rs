@@ -372,13 +372,13 @@ fn name_primary(view: &View<'_>, chosen: &Answer, answers: &[Answer], decision: 
     Draft::new(next, &text).event("db.promoting", Severity::Warning, text)
 }
 
-/// Appends the rule for a new primary and returns its number.
+/// Appends the rule for a new primary and returns its number. Its voters are those that answered, and those whose answer was
+/// not needed: a rule without them would have to be changed at once, and clients wait for each change. Whom a rule names
+/// promises nothing by that; what one acknowledges, it acknowledges to the new primary.
 pub(super) fn successor_rule(view: &View<'_>, next: &mut GroupState, primary: &str, answers: &[Answer]) -> u64 {
-    let mut voters: Nodes = answers
-        .iter()
-        .map(|a| a.node.clone())
-        .filter(|n| view.may_vote(n))
-        .collect();
+    let answered = answers.iter().map(|a| &a.node);
+    let coming = view.standbys_up_to(answers.iter().find(|a| a.node == primary).map(|a| a.rank));
+    let mut voters: Nodes = answered.chain(coming).filter(|n| view.may_vote(n)).cloned().collect();
     voters.remove(primary);
     if voters.is_empty() {
         let before = view

@@ -182,6 +182,17 @@ impl<'a> View<'a> {
         })
     }
 
+    /// Standbys that report, and whose log does not end after `rank`: they can follow whoever is chosen with that.
+    pub(super) fn standbys_up_to(&self, rank: Option<LogEnd>) -> impl Iterator<Item = &'a String> {
+        let this = *self;
+        let fits = move |node: &str| {
+            let report = this.recent(node).filter(|r| this.sound(r) && !r.runs_as_primary())?;
+            let end = this.record.lineage.truncate(&report.history, report.log?);
+            (report.server == Server::Running && end <= rank?).then_some(())
+        };
+        self.observed.instances.keys().filter(move |n| fits(n).is_some())
+    }
+
     /// Instances that refuse every epoch before this one.
     pub(super) fn sealed(&self) -> Nodes {
         let of = self.observed.instances.iter();

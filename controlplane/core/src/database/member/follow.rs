@@ -3,7 +3,7 @@
 use super::{Action, MemberDecision, Situation, StartAs, stop};
 use crate::database::lineage::Fit;
 use crate::database::local::{Directory, Local, Server, Task, Unfit, Upstream};
-use crate::database::record::{GroupState, Phase};
+use crate::database::record::{GroupState, Phase, Rule};
 
 /// Phases with another instance as primary.
 pub(super) fn follow(s: &Situation<'_>, state: &GroupState, next: &mut MemberDecision) {
@@ -68,9 +68,19 @@ pub(super) fn follow(s: &Situation<'_>, state: &GroupState, next: &mut MemberDec
     }
 }
 
+/// While a promotion is under way: enough others can acknowledge for the new primary.
+fn spare(state: &GroupState, node: &str) -> bool {
+    let enough = |rule: &Rule| rule.voters.iter().filter(|v| *v != node).count() >= rule.need as usize;
+    state.phase == Phase::Promoting && state.rules.iter().all(enough)
+}
+
 fn attach(s: &Situation<'_>, upstream: Upstream, next: &mut MemberDecision) {
     let local: &Local = s.local;
     match local.server {
+        // Whoever is being promoted has the machines, and its clients wait: a former primary that is not needed comes after it.
+        Server::Stopped if local.was_primary && s.state().is_some_and(|state| spare(state, &local.node)) => {
+            next.wait(format!("starts once {} is open", upstream.node));
+        }
         Server::Stopped => next.act(Action::Start {
             role: StartAs::Standby {
                 upstream: Some(upstream),
