@@ -112,6 +112,7 @@ pub(super) struct Ended {
 pub(super) struct Tool<'a> {
     program: &'a Path,
     args: Vec<OsString>,
+    dead: Option<u32>,
     account: &'a Account,
     limit: Duration,
 }
@@ -133,6 +134,7 @@ impl<'a> Tool<'a> {
         Self {
             program,
             args: Vec::new(),
+            dead: None,
             account,
             limit,
         }
@@ -145,6 +147,13 @@ impl<'a> Tool<'a> {
 
     pub(super) fn args<T: Into<OsString>>(mut self, args: impl IntoIterator<Item = T>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// A postmaster that is known to have ended, whatever `postmaster.pid` makes of its number: PostgreSQL takes a zombie that
+    /// nobody has reaped yet for a server that runs, unless it is told that this is its own grandparent.
+    pub(super) fn after(mut self, dead: Option<u32>) -> Self {
+        self.dead = dead;
         self
     }
 
@@ -164,6 +173,7 @@ impl<'a> Tool<'a> {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         set_environment(&mut command, self.account);
+        command.envs(self.dead.map(|pid| ("PG_GRANDPARENT_PID", pid.to_string())));
         self.account.apply(&mut command);
         isolate(&mut command);
         command

@@ -169,10 +169,19 @@ pub fn major_release(data: &Path) -> Result<u32> {
         .map_err(|_| PgError::unreadable(path.display().to_string(), format!("{text:?} is no release")))
 }
 
+/// The number in a directory's pid file, where no postmaster runs there any more.
+pub(super) fn former_postmaster(data: &Path) -> Option<u32> {
+    pid_file(data).filter(|_| postmaster(data).is_none())
+}
+
+fn pid_file(data: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    text.lines().next()?.trim().parse().ok()
+}
+
 /// The postmaster of a directory, if one runs. Its pid file is believed only if the process works in this directory.
 pub fn postmaster(data: &Path) -> Option<u32> {
-    let text = std::fs::read_to_string(data.join("postmaster.pid")).ok()?;
-    let pid = text.lines().next()?.trim().parse().ok()?;
+    let pid = pid_file(data)?;
     let here = std::fs::canonicalize(data).ok()?;
     let there = working_dir(pid)?;
     // A backend works there too, and its number may have become that of a former postmaster.

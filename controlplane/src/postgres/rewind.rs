@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::command::Tool;
 use super::conf::{self, Settings, Source};
+use super::control_data::former_postmaster;
 use super::copy::{Progress, watched};
 use super::error::{PgError, Result, one_line};
 use super::instance::{Found, Instance};
@@ -93,7 +94,9 @@ impl Instance {
         })
         .await?;
         let program = self.install.program("pg_rewind");
+        // Its recovery would be refused as long as nobody has reaped the postmaster that was killed.
         let tool = Tool::new(&program, &self.account, LIMIT)
+            .after(former_postmaster(&self.place.data))
             .arg("-D")
             .arg(&self.place.data)
             .arg(format!(

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use ha_tests::cluster::LIMIT;
 use nix::sys::signal::Signal;
 
 use crate::hands::signal;
@@ -133,6 +134,14 @@ fn promote_by_hand(work: &Path, port: u16) -> Result<()> {
     let pg_ctl = bin.join("pg_ctl").display().to_string();
     let data = data.display().to_string();
     let options = format!("-k {} -p {port} -c hot_standby=on", run.display());
+    // To PostgreSQL a killed postmaster runs until somebody has reaped it.
+    let lock = std::fs::read_to_string(format!("{data}/postmaster.pid"))?;
+    let former = format!("/proc/{}", lock.lines().next().unwrap_or_default().trim());
+    let limit = std::time::Instant::now() + LIMIT;
+    while Path::new(&former).exists() {
+        ensure!(std::time::Instant::now() < limit, "{former} is not reaped");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     as_postgres("touch", &[&format!("{data}/standby.signal")])?;
     let log = format!("{}/by-hand.log", run.display());
     as_postgres(&pg_ctl, &["-D", &data, "-w", "-l", &log, "-o", &options, "start"])?;

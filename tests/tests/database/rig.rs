@@ -215,10 +215,18 @@ impl Group {
     pub(crate) fn kill_node(&mut self, node: &str) -> Result<()> {
         let dir = self.dir(node)?.display().to_string();
         self.cluster.node(node).kill9();
-        for pid in processes_of(&dir) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        // A postmaster may start another process between a look and its own end.
+        for _ in 0..500 {
+            let left = processes_of(&dir);
+            if left.is_empty() {
+                return Ok(());
+            }
+            for pid in left {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(())
+        bail!("something of {node} does not end")
     }
 
     fn config(&self) -> Config {
