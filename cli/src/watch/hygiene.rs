@@ -75,7 +75,7 @@ messages! {
             certificate_expires_unix_ms clock_skew_ms restarting }
     Alert { id subject text hint } without text { severity since_unix_ms }
     Change { kind subject text before after cause actor } without text { seq time_unix_ms severity term }
-    ZooKeeperServer { address mode version error } without text { reachable }
+    ZooKeeperServer { address mode version error } without text { reachable sync_timeout_ms }
     Maintenance { reason actor } without text { on until_unix_ms }
     Master { node address pinned } without text { term since_unix_ms }
     NodeInstance { group } without text { primary state }

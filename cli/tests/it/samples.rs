@@ -190,6 +190,7 @@ fn zookeeper(address: &str, mode: &str, error: &str) -> ZooKeeperServer {
             String::new()
         },
         error: error.into(),
+        sync_timeout_ms: 2000,
     }
 }
 

@@ -21,6 +21,8 @@ fn good(name: &str, text: impl Into<String>) -> v1::DoctorCheck {
 /// Examines the state.
 pub(super) fn report(state: &v1::ClusterState) -> v1::DoctorReport {
     let mut checks = vec![zookeeper(state), zookeeper_versions(state), session_timeout(state)];
+    checks.extend(zookeeper_losses(state));
+    checks.extend(zookeeper_leader(state));
     checks.extend(zookeeper_size(state));
     checks.push(eligible(state));
     checks.push(versions(state));
@@ -114,6 +116,65 @@ fn zookeeper_versions(state: &v1::ClusterState) -> v1::DoctorCheck {
             "bring them to one version",
         ),
     }
+}
+
+/// The first release of ZooKeeper in which none of the ways is known in which an ensemble forgets what it had
+/// acknowledged: ZOOKEEPER-4785 (until 3.9.1, and all of 3.8 as far as its release notes tell), ZOOKEEPER-4712 (until
+/// 3.9.2), ZOOKEEPER-4925 (3.9.3).
+const NO_KNOWN_LOSS: (u32, u32, u32) = (3, 9, 4);
+
+/// Ensembles whose servers may lose acknowledged writes when several of them stop and start. One server alone has no
+/// follower that could forget.
+fn zookeeper_losses(state: &v1::ClusterState) -> Option<v1::DoctorCheck> {
+    const NAME: &str = "zookeeper.release";
+    if state.zookeeper.len() < 2 {
+        return None;
+    }
+    let mut seen: Vec<(u32, u32, u32)> = state.zookeeper.iter().filter_map(|s| release(&s.version)).collect();
+    seen.sort_unstable();
+    let &(major, minor, patch) = seen.first()?;
+    if (major, minor, patch) >= NO_KNOWN_LOSS {
+        let text = format!("ZooKeeper {major}.{minor}.{patch} has no known way to forget acknowledged writes");
+        return Some(good(NAME, text));
+    }
+    Some(check(
+        NAME,
+        v1::Severity::Warning,
+        format!(
+            "ZooKeeper {major}.{minor}.{patch} may forget acknowledged writes when its servers are lost and return \
+             (ZOOKEEPER-4785, ZOOKEEPER-4712, ZOOKEEPER-4925)"
+        ),
+        "run ZooKeeper 3.9.4 or later on every server",
+    ))
+}
+
+/// What an ensemble takes to elect its leader once the loss of the last one is noticed, in milliseconds: ZooKeeper's own
+/// pause before it ends an election (200 ms), and the new leader's synchronisation.
+const ZOOKEEPER_ELECTION_MS: u64 = 500;
+
+/// A leader that falls silent is given up after `tickTime × syncLimit`; until the next one leads, nobody's session is
+/// confirmed. A lease lasts two thirds of the session timeout: if that runs out first, every database stops (R9).
+fn zookeeper_leader(state: &v1::ClusterState) -> Option<v1::DoctorCheck> {
+    const NAME: &str = "zookeeper.leader";
+    let slowest = state.zookeeper.iter().map(|s| s.sync_timeout_ms).max()?;
+    if state.zookeeper.len() < 2 || slowest == 0 {
+        return None;
+    }
+    let lease = state.session_timeout_ms.saturating_mul(2) / 3;
+    let away = slowest.saturating_add(ZOOKEEPER_ELECTION_MS);
+    let seen = format!("a silent ZooKeeper leader is replaced in about {away} ms; leases last {lease} ms");
+    if away > lease {
+        let hint = "lower tickTime or syncLimit on every server: tickTime=500 and syncLimit=4 are advised";
+        return Some(check(NAME, v1::Severity::Warning, seen, hint));
+    }
+    Some(good(NAME, seen))
+}
+
+/// The numbers at the start of a version as `srvr` prints it: `3.8.0-5a02a05, built on …`.
+fn release(version: &str) -> Option<(u32, u32, u32)> {
+    let numbers = version.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
+    let mut parts = numbers.split('.').map(str::parse::<u32>);
+    Some((parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?))
 }
 
 fn session_timeout(state: &v1::ClusterState) -> v1::DoctorCheck {
@@ -229,4 +290,49 @@ fn maintenance(state: &v1::ClusterState) -> Option<v1::DoctorCheck> {
         text,
         "hactl cluster maintenance off",
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ensemble(servers: &[(&str, u64)]) -> v1::ClusterState {
+        let server = |(version, sync_timeout_ms): &(&str, u64)| v1::ZooKeeperServer {
+            reachable: true,
+            version: (*version).to_owned(),
+            sync_timeout_ms: *sync_timeout_ms,
+            ..v1::ZooKeeperServer::default()
+        };
+        v1::ClusterState {
+            session_timeout_ms: 4000,
+            zookeeper: servers.iter().map(server).collect(),
+            ..v1::ClusterState::default()
+        }
+    }
+
+    #[test]
+    fn releases_that_forget() {
+        let severity = |versions: &[&str]| {
+            let servers: Vec<(&str, u64)> = versions.iter().map(|v| (*v, 0)).collect();
+            zookeeper_losses(&ensemble(&servers)).map(|c| c.severity())
+        };
+        let warning = Some(v1::Severity::Warning);
+        assert_eq!(severity(&["3.8.0", "3.8.0", "3.8.0"]), warning);
+        assert_eq!(severity(&["3.9.4", "3.9.3", "3.9.4"]), warning, "the oldest counts");
+        assert_eq!(severity(&["3.9.4", "3.9.10", "3.10.0"]), Some(v1::Severity::Info));
+        assert_eq!(severity(&["3.8.0"]), None, "one server has no follower");
+        assert_eq!(severity(&["", "3.x", ""]), None, "nothing is known");
+    }
+
+    #[test]
+    fn slow_leader_elections() {
+        let severity = |sync_ms: &[u64]| {
+            let servers: Vec<(&str, u64)> = sync_ms.iter().map(|t| ("3.9.4", *t)).collect();
+            zookeeper_leader(&ensemble(&servers)).map(|c| c.severity())
+        };
+        assert_eq!(severity(&[2000, 2000, 2000]), Some(v1::Severity::Info));
+        assert_eq!(severity(&[2000, 10_000, 2000]), Some(v1::Severity::Warning));
+        assert_eq!(severity(&[0, 0, 0]), None, "conf is not allowed");
+        assert_eq!(severity(&[10_000]), None, "one server elects nobody");
+    }
 }

@@ -422,6 +422,9 @@ fn server(address: String, status: crate::coordination::Result<ServerLook>) -> v
             mode: s.mode.unwrap_or_default(),
             version: s.version.unwrap_or_default(),
             error: String::new(),
+            sync_timeout_ms: s
+                .sync_timeout
+                .map_or(0, |t| u64::try_from(t.as_millis()).unwrap_or(u64::MAX)),
         },
         Err(e) => v1::ZooKeeperServer {
             address,

@@ -1255,6 +1255,9 @@ pub struct ZooKeeperServer {
     pub version: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub error: ::prost::alloc::string::String,
+    /// Milliseconds after which a follower gives a silent leader up (tickTime x syncLimit); 0 where `conf` is not allowed.
+    #[prost(uint64, tag = "6")]
+    pub sync_timeout_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Maintenance {

@@ -111,6 +111,7 @@ pub(super) fn cluster() -> ClusterState {
         mode: mode.to_owned(),
         version: "3.8.0".to_owned(),
         error: String::new(),
+        sync_timeout_ms: 2000,
     };
     ClusterState {
         cluster: "prod".to_owned(),

@@ -194,6 +194,7 @@ impl Dice {
             mode: self.text(),
             version: self.text(),
             error: self.text(),
+            sync_timeout_ms: self.size(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! A glance at a server that leaves no trace: `srvr` opens no session, so watching the servers writes nothing.
+//! A glance at a server that leaves no trace: `srvr` and `conf` open no session, so watching the servers writes nothing.
 
 use std::time::Duration;
 
@@ -21,22 +21,18 @@ pub struct ServerLook {
     pub mode: Option<String>,
     /// Its version; none where `srvr` is not allowed.
     pub version: Option<String>,
+    /// The time after which it gives a silent leader up (`tickTime × syncLimit`); none where `conf` is not allowed, or
+    /// where it runs alone.
+    pub sync_timeout: Option<Duration>,
 }
 
-/// Asks a server what it is. Takes 2 s at most.
+/// Asks a server what it is. Takes 4 s at most.
 ///
 /// # Errors
 /// [`CoordError::Unavailable`] with the reason if it does not answer, or serves nobody for want of a quorum.
 pub async fn look_at_server(host: &str) -> Result<ServerLook> {
     let address = with_port(host);
-    let ask = async {
-        let mut stream = TcpStream::connect(&address).await?;
-        stream.write_all(b"srvr").await?;
-        let mut answer = String::new();
-        stream.take(MAX_ANSWER).read_to_string(&mut answer).await?;
-        Ok(answer)
-    };
-    let answer = match timeout(LIMIT, ask).await {
+    let answer = match timeout(LIMIT, ask(&address, b"srvr")).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(e)) => return Err(unreachable(&address, &e)),
         Err(_) => {
@@ -51,7 +47,31 @@ pub async fn look_at_server(host: &str) -> Result<ServerLook> {
             "{address}: it has no quorum and serves nobody"
         )));
     }
-    Ok(read(&answer))
+    let settings = timeout(LIMIT, ask(&address, b"conf")).await;
+    Ok(ServerLook {
+        sync_timeout: settings.ok().and_then(|a| sync_timeout(&a.ok()?)),
+        ..read(&answer)
+    })
+}
+
+async fn ask(address: &str, command: &[u8; 4]) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(command).await?;
+    let mut answer = String::new();
+    stream.take(MAX_ANSWER).read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+/// From what `conf` says: `tickTime` in milliseconds, `syncLimit` in ticks.
+fn sync_timeout(answer: &str) -> Option<Duration> {
+    let value = |key: &str| {
+        answer
+            .lines()
+            .find_map(|l| l.strip_prefix(key)?.trim().parse::<u64>().ok())
+    };
+    Some(Duration::from_millis(
+        value("tickTime=")?.saturating_mul(value("syncLimit=")?),
+    ))
 }
 
 fn read(answer: &str) -> ServerLook {
@@ -62,6 +82,7 @@ fn read(answer: &str) -> ServerLook {
         version: value("Zookeeper version:")
             .and_then(|v| v.split(['-', ',']).next())
             .map(clean),
+        sync_timeout: None,
     }
 }
 
@@ -79,5 +100,18 @@ mod tests {
             read("srvr is not executed because it is not in the whitelist."),
             ServerLook::default()
         );
+    }
+
+    #[test]
+    fn settings() {
+        let ensemble = "clientPort=2181\ntickTime=500\nmaxClientCnxns=60\nserverId=1\ninitLimit=20\nsyncLimit=4\n";
+        assert_eq!(sync_timeout(ensemble), Some(Duration::from_secs(2)));
+        for alone in [
+            "tickTime=500\nserverId=0\n",
+            "conf is not executed because it is not in the whitelist.",
+            "",
+        ] {
+            assert_eq!(sync_timeout(alone), None, "{alone}");
+        }
     }
 }
