@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(unix)]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -51,12 +52,18 @@ fn steps(text: &str) -> Vec<Step> {
     steps
 }
 
-/// A line without what differs from run to run: numbers that are no part of a name, ids, ages, and spaces.
+/// A line without what differs from run to run: numbers that are no part of a name, ids, positions in WAL, ages, and spaces.
 fn plain(line: &str) -> String {
     let mut words: Vec<String> = Vec::new();
     for word in line.split_whitespace() {
         let is_id = word.len() == 12 && word.chars().all(|c| c.is_ascii_hexdigit());
-        let word = if is_id { "ID".to_owned() } else { without_numbers(word) };
+        let hex = |half: &str| !half.is_empty() && half.chars().all(|c| matches!(c, '0'..='9' | 'A'..='F'));
+        let is_lsn = word.split_once('/').is_some_and(|(high, low)| hex(high) && hex(low));
+        let word = match (is_id, is_lsn) {
+            (true, _) => "ID".to_owned(),
+            (_, true) => "LSN".to_owned(),
+            _ => without_numbers(word),
+        };
         // `2m 11s ago`, `3s` and `now` are ages.
         let is_age = matches!(word.as_str(), "#s" | "#m" | "#h" | "#d" | "now");
         match (is_age, words.last().map(String::as_str)) {
@@ -112,6 +119,8 @@ impl Shell {
         let mut path = vec![hactl.parent().unwrap().to_path_buf()];
         path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
         let dir = tempfile::Builder::new().prefix("readme-").tempdir().unwrap();
+        // PostgreSQL's own account has to pass through it.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         Self {
             dir,
             path: std::env::join_paths(path).unwrap(),
@@ -140,6 +149,7 @@ impl Shell {
 impl Drop for Shell {
     fn drop(&mut self) {
         let _ = self.run("hactl playground down");
+        let _ = self.run("hactl playground down --dir pg");
     }
 }
 
@@ -202,8 +212,11 @@ fn its_links_lead_somewhere() {
     for file in [
         "README.md",
         "docs/architecture.md",
+        "docs/benchmarks.md",
+        "docs/clients.md",
         "docs/operations.md",
         "docs/protocol.md",
+        "docs/protocol-databases.md",
     ] {
         let text = std::fs::read_to_string(root().join(file)).unwrap();
         let base = root().join(file).parent().unwrap().to_path_buf();
@@ -223,6 +236,7 @@ fn lines_are_compared_by_what_matters() {
         "n1 online master #:# - - - AGE"
     );
     assert_eq!(plain("since 2m 11s ago"), "since AGE");
+    assert_eq!(plain("n1  primary  2  0/05016A00  zone/a"), "n1 primary # LSN zone/a");
     assert_eq!(
         plain("operation 041f7f23fb29 of n1 HA0303"),
         "operation ID of n1 HA0303"
