@@ -191,6 +191,8 @@ codes! {
         "The server checked the value against its own catalogue of settings: the name is unknown, or the value is out of its range. Nothing was changed."
     NO_DATABASES "HA0427" NOT_FOUND false "the cluster has no database group"
         "`hactl db create NAME --node N1 --node N2 --node N3` makes one."
+    PORT_TAKEN "HA0428" REFUSED false "the port is another's"
+        "Each group has two ports of its own on the proxy of every node, and each instance one on its node. Give another one: `hactl db config set proxy.port=PORT proxy.standbyPort=PORT`, or `hactl db create NAME --port PORT`."
     OP_UNKNOWN "HA0501" NOT_FOUND false "there is no operation of this id"
         "`hactl op list` shows the operations that are kept."
     OP_FINISHED "HA0502" REFUSED false "the operation has finished"

@@ -43,7 +43,7 @@ pub struct Options {
     pub servers: usize,
     /// How they are run.
     pub zookeeper: ZkOptions,
-    /// Appended to each had.toml; tables only.
+    /// Appended to each had.toml; tables only. `{host}` stands for the node's address.
     pub config: String,
     /// Where each node listens and under what command it runs; by default a loopback address of its own.
     pub places: Vec<Place>,
@@ -228,7 +228,9 @@ impl Cluster {
         let dir = self.dir.path().join(format!("{}-{name}", self.placed));
         std::fs::create_dir(&dir)?;
         let http = format!("{}:{http}", place.host);
-        let mut daemon = Daemon::new(&self.programs.had, &dir, name, &address, &http, &self.options.config)?;
+        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+        let config = self.options.config.replace("{host}", host);
+        let mut daemon = Daemon::new(&self.programs.had, &dir, name, &address, &http, &config)?;
         daemon.under = place.under;
         bundle::write_new(&daemon.bundle(), &bundle)?;
         self.daemons.push(daemon);

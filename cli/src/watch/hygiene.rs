@@ -82,7 +82,7 @@ messages! {
     Group { name spec record problems instances proxies why_no_failover last_change operation_id }
         without text { health last_failover_unix_ms last_failover_gap_ms revision observed_unix_ms }
     GroupSpec { members directory parameters hba databases roles pause }
-        without text { version durability instances port limits }
+        without text { version durability instances port limits proxy }
     InstanceSpec { node directory } without text { role priority port }
     DatabaseSpec { name owner extensions } without text {}
     DatabaseRoleSpec { name verifier member_of } without text { has_password no_login createdb createrole }

@@ -281,6 +281,7 @@ impl Reporter {
             Body::Beat(_) => {}
             Body::Group(hint) => self.databases.hint(&hint.group, hint.record_version),
             Body::Query(query) => self.databases.query(&query.group, query.id),
+            Body::Standbys(seen) => self.databases.standbys(seen),
             Body::Checkpoint(hint) => self.databases.checkpoint(&hint.group),
             Body::Restart(order) => self.databases.restart(&order.group, order.incarnation),
         }

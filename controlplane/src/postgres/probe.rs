@@ -54,6 +54,8 @@ pub struct Receiver {
     pub timeline: u32,
     /// What it flushed.
     pub flushed: Lsn,
+    /// The end of its upstream's log, as that last told it.
+    pub told: Option<Lsn>,
     /// How long ago it last heard its upstream.
     pub heard: Option<Duration>,
     /// Its upstream and the epoch it streams in.
@@ -324,6 +326,7 @@ struct RawReceiver {
     status: Option<String>,
     timeline: Option<u32>,
     flushed_lsn: Option<String>,
+    told_lsn: Option<String>,
     heard_ms: Option<i64>,
     conninfo: Option<String>,
 }
@@ -381,6 +384,7 @@ impl Probe {
                 status,
                 timeline,
                 flushed_lsn,
+                told_lsn,
                 heard_ms,
                 conninfo,
             }) => Some(Receiver {
@@ -388,6 +392,7 @@ impl Probe {
                 status: status.unwrap_or_default(),
                 timeline: timeline.unwrap_or_default(),
                 flushed: lsn(flushed_lsn)?.unwrap_or_default(),
+                told: lsn(told_lsn)?,
                 heard: ms(heard_ms),
                 upstream: conninfo.as_deref().and_then(Upstream::parse),
             }),

@@ -37,6 +37,27 @@ pub struct GroupSpec {
     pub limits: ::core::option::Option<GroupLimits>,
     #[prost(message, optional, tag = "12")]
     pub pause: ::core::option::Option<GroupPause>,
+    #[prost(message, optional, tag = "13")]
+    pub proxy: ::core::option::Option<GroupProxy>,
+}
+/// How the proxies of all nodes lead clients to a group. Answers have all of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GroupProxy {
+    /// Port on every node that leads to the primary; 0: none. Not set: as it was, and in a new group one that is free.
+    #[prost(uint32, optional, tag = "1")]
+    pub port: ::core::option::Option<u32>,
+    /// The same for the standbys.
+    #[prost(uint32, optional, tag = "2")]
+    pub standby_port: ::core::option::Option<u32>,
+    /// A new connection waits this long for a server. Not set, like those below: the default.
+    #[prost(uint64, optional, tag = "3")]
+    pub wait_ms: ::core::option::Option<u64>,
+    /// A standby that is further behind gets no new connections; 0: any distance.
+    #[prost(uint64, optional, tag = "4")]
+    pub max_lag_bytes: ::core::option::Option<u64>,
+    /// The port of the standbys leads to the primary while no standby is fit.
+    #[prost(bool, optional, tag = "5")]
+    pub fall_back: ::core::option::Option<bool>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InstanceSpec {
@@ -6840,7 +6861,7 @@ pub struct MasterMessage {
     pub term: u64,
     #[prost(int64, tag = "2")]
     pub server_unix_ms: i64,
-    #[prost(oneof = "master_message::Body", tags = "3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "master_message::Body", tags = "3, 4, 5, 6, 7, 8, 9, 10")]
     pub body: ::core::option::Option<master_message::Body>,
 }
 /// Nested message and enum types in `MasterMessage`.
@@ -6862,6 +6883,8 @@ pub mod master_message {
         Checkpoint(super::CheckpointHint),
         #[prost(message, tag = "9")]
         Restart(super::RestartOrder),
+        #[prost(message, tag = "10")]
+        Standbys(super::GroupStandbys),
     }
 }
 /// The record of this group changed: read it. A hint that saves latency; what is done follows from what was read.
@@ -6904,6 +6927,40 @@ pub struct Changes {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {}
+/// How the instances of a group that are not its primary were last seen, for every node's proxy and endpoints: all of them, at
+/// each change of what they do, and now and then for what was measured. Nothing but clients' ways is decided by it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GroupStandbys {
+    #[prost(string, tag = "1")]
+    pub group: ::prost::alloc::string::String,
+    /// Epoch of the record in which they were seen so; what was seen in another one says nothing.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// End of the primary's log; 0: not known.
+    #[prost(uint64, tag = "3")]
+    pub primary_lsn: u64,
+    /// Sorted by node.
+    #[prost(message, repeated, tag = "4")]
+    pub standbys: ::prost::alloc::vec::Vec<StandbySeen>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StandbySeen {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// Not set: it does not report.
+    #[prost(enumeration = "InstanceState", tag = "2")]
+    pub state: i32,
+    /// The timeline it follows; 0: not known.
+    #[prost(uint32, tag = "3")]
+    pub timeline: u32,
+    #[prost(uint64, tag = "4")]
+    pub received_lsn: u64,
+    #[prost(uint64, tag = "5")]
+    pub replayed_lsn: u64,
+    /// Its replay behind the primary's log; not set where it cannot be known.
+    #[prost(uint64, optional, tag = "6")]
+    pub lag_bytes: ::core::option::Option<u64>,
+}
 /// Run a CHECKPOINT now, so that the stop that may follow is short.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CheckpointHint {

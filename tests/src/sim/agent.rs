@@ -164,7 +164,12 @@ impl Agent {
                         Some(Body::Welcome(w)) => Input::Tail(w.tail_seq),
                         Some(Body::Changes(c)) => Input::Streamed(c.changes.into_iter().map(from_wire).collect()),
                         Some(
-                            Body::Beat(_) | Body::Group(_) | Body::Query(_) | Body::Checkpoint(_) | Body::Restart(_),
+                            Body::Beat(_)
+                            | Body::Group(_)
+                            | Body::Query(_)
+                            | Body::Checkpoint(_)
+                            | Body::Restart(_)
+                            | Body::Standbys(_),
                         )
                         | None => continue,
                     };

@@ -10,6 +10,7 @@ mod divergence;
 mod hands;
 mod interrupted;
 mod leftover;
+mod ports;
 mod rig;
 mod seals;
 

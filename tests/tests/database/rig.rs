@@ -75,9 +75,17 @@ impl Group {
 
     /// The same where the nodes run in these places, and with changes to what is wanted of the group.
     pub(crate) async fn create_with(places: Vec<Place>, change: impl FnOnce(&mut v1::GroupSpec)) -> Result<Group> {
-        let config = "[proxy]\nenabled = false\n".to_owned();
+        Group::create_in("[proxy]\nenabled = false\n", places, change).await
+    }
+
+    /// The same with this in each node's had.toml.
+    pub(crate) async fn create_in(
+        config: &str,
+        places: Vec<Place>,
+        change: impl FnOnce(&mut v1::GroupSpec),
+    ) -> Result<Group> {
         let cluster = Cluster::start(Options {
-            config,
+            config: config.to_owned(),
             subscribers: false,
             places,
             ..Options::default()
@@ -227,6 +235,19 @@ impl Group {
             std::thread::sleep(Duration::from_millis(5));
         }
         bail!("something of {node} does not end")
+    }
+
+    /// For one connection as the role `app` at this address.
+    pub(crate) fn client(host: &str, port: u16) -> Config {
+        let mut config = Config::new();
+        config
+            .host(host)
+            .port(port)
+            .user("app")
+            .password(PASSWORD)
+            .dbname("app");
+        config.connect_timeout(Duration::from_secs(1));
+        config
     }
 
     fn config(&self) -> Config {

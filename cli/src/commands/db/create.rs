@@ -45,6 +45,12 @@ pub struct Args {
     /// Port of PostgreSQL on each node.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
+    /// Port on every node's proxy that leads to the primary; without it a free one from 5000 on; 0: none.
+    #[arg(long, value_name = "PORT")]
+    pub proxy_port: Option<u16>,
+    /// Port on every node's proxy that leads to the standbys; without it a free one from 5001 on; 0: none.
+    #[arg(long, value_name = "PORT")]
+    pub proxy_standby_port: Option<u16>,
     /// Data directory on each node; an existing one is adopted.
     #[arg(long, value_name = "DIR")]
     pub directory: Option<String>,
@@ -107,6 +113,8 @@ fn specification(args: &Args) -> Result<(Spec, Option<String>), CliError> {
     if let Some(port) = args.port {
         spec.port = port;
     }
+    spec.proxy.port = args.proxy_port.or(spec.proxy.port);
+    spec.proxy.standby_port = args.proxy_standby_port.or(spec.proxy.standby_port);
     if let Some(directory) = &args.directory {
         spec.directory.clone_from(directory);
     }

@@ -105,6 +105,27 @@ pub(super) const GROUP: &[Field] = &[
         "how long an instance that flaps is not made primary",
     ),
     f(
+        "spec.proxy.port",
+        "port",
+        "of every node's proxy, leads to the primary; chosen when the group is made; 0: none",
+    ),
+    f("spec.proxy.standbyPort", "port", "the same for the standbys"),
+    f(
+        "spec.proxy.waitMs",
+        "ms",
+        "a new connection waits this long for a server",
+    ),
+    f(
+        "spec.proxy.maxLagBytes",
+        "bytes",
+        "a standby that is further behind gets no new connections; 0: any distance",
+    ),
+    f(
+        "spec.proxy.fallBack",
+        "bool",
+        "the standbys' port leads to the primary while no standby is fit",
+    ),
+    f(
         "spec.members[].node",
         "name",
         "a node with an instance: hactl db assign NODE --role ROLE",

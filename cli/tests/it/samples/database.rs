@@ -115,6 +115,13 @@ pub(crate) fn spec() -> GroupSpec {
             flap_window_ms: Some(600_000),
             hold_down_ms: Some(900_000),
         }),
+        proxy: Some(GroupProxy {
+            port: Some(5000),
+            standby_port: Some(5001),
+            wait_ms: Some(30_000),
+            max_lag_bytes: Some(16 << 20),
+            fall_back: Some(false),
+        }),
         ..GroupSpec::default()
     }
 }

@@ -193,6 +193,7 @@ pub fn check(name: &str, spec: &GroupSpec) -> Result<(), Refusal> {
         }
     }
     limits(spec)?;
+    proxy(spec)?;
     parameters(spec)?;
     hba(spec)?;
     roles(spec)
@@ -211,6 +212,20 @@ fn limits(spec: &GroupSpec) -> Result<(), Refusal> {
         if value < least {
             return Err(bad(format!("{name} is at least {least}")));
         }
+    }
+    Ok(())
+}
+
+fn proxy(spec: &GroupSpec) -> Result<(), Refusal> {
+    let p = &spec.proxy;
+    if p.ports().any(|port| port < 1024) {
+        return Err(bad("a port of the proxy is a number from 1024 to 65535"));
+    }
+    if p.port.is_some() && p.port == p.standby_port {
+        return Err(bad("the primary and the standbys need a port of the proxy each"));
+    }
+    if !(100..=3_600_000).contains(&p.wait_ms) {
+        return Err(bad("proxy.wait_ms is from 100 to 3600000"));
     }
     Ok(())
 }
@@ -319,6 +334,9 @@ mod tests {
             (refused(|s| s.nodes.clear()), "HA0405"),
             (refused(|s| s.instances = 17), "HA0405"),
             (refused(|s| s.port = 80), "HA0405"),
+            (refused(|s| s.proxy.port = Some(80)), "HA0405"),
+            (refused(|s| s.proxy.port = s.proxy.standby_port), "HA0405"),
+            (refused(|s| s.proxy.wait_ms = 0), "HA0405"),
             (refused(|s| s.version = Some(12)), "HA0405"),
             (refused(|s| s.directory = Some("data".into())), "HA0405"),
             (refused(|s| s.limits.degrade_after_ms = 0), "HA0405"),

@@ -14,6 +14,7 @@ pub mod local;
 pub mod member;
 pub mod names;
 pub mod observed;
+pub mod ports;
 pub mod record;
 pub mod spec;
 #[cfg(test)]

@@ -146,6 +146,44 @@ impl Default for Limits {
     }
 }
 
+/// How the proxies of all nodes lead clients to a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProxySpec {
+    /// The port on every node that leads to the primary; none: there is none.
+    pub port: Option<u16>,
+    /// The port that leads to the standbys.
+    pub standby_port: Option<u16>,
+    /// How long a new connection waits for a server, in milliseconds.
+    pub wait_ms: u64,
+    /// A standby that is further behind gets no new connections, in bytes; none: any distance.
+    pub max_lag: Option<u64>,
+    /// The port of the standbys leads to the primary while no standby is fit.
+    pub fall_back: bool,
+}
+
+impl Default for ProxySpec {
+    fn default() -> Self {
+        Self {
+            port: Some(PROXY_PORTS),
+            standby_port: Some(PROXY_PORTS + 1),
+            wait_ms: 30_000,
+            max_lag: Some(16 << 20),
+            fall_back: false,
+        }
+    }
+}
+
+impl ProxySpec {
+    /// Its ports.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.port.into_iter().chain(self.standby_port)
+    }
+}
+
+/// The first port of the proxies; the first group has this one and the next.
+pub const PROXY_PORTS: u16 = 5000;
+
 /// Nothing is done by itself while it lasts; what operators ask for is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
@@ -194,6 +232,9 @@ pub struct GroupSpec {
     /// Limits and times.
     #[serde(default)]
     pub limits: Limits,
+    /// Its ports on the proxies.
+    #[serde(default)]
+    pub proxy: ProxySpec,
     /// A pause.
     #[serde(default)]
     pub pause: Option<Pause>,
@@ -224,6 +265,7 @@ impl GroupSpec {
             databases: BTreeMap::new(),
             roles: BTreeMap::new(),
             limits: Limits::default(),
+            proxy: ProxySpec::default(),
             pause: None,
             removed: false,
         }

@@ -21,6 +21,10 @@ impl Drop for Listed {
     fn drop(&mut self) {
         let (env, group) = (&self.0, &self.1);
         lock(&env.board.0.hints).remove(group);
+        env.board
+            .0
+            .standbys
+            .send_if_modified(|all| Arc::make_mut(all).remove(group).is_some());
         lock(&env.board.0.inputs).remove(group);
         routes::publish(&env.routes, group, None);
         env.remove_local(group);
@@ -50,10 +54,12 @@ pub(super) async fn follow(env: Arc<Env>, group: String, end: CancellationToken)
 /// Keeps the routes as the records have them.
 async fn lead_clients(env: &Arc<Env>, group: &str, mut known: watch::Receiver<Known>) {
     let (mut nodes, mut instances) = (env.nodes.clone(), env.instances.subscribe());
+    let mut standbys = env.board.0.standbys.subscribe();
     loop {
         {
             let (known, nodes) = (known.borrow_and_update(), nodes.borrow_and_update());
             let own = instances.borrow_and_update();
+            let seen = standbys.borrow_and_update();
             let more: Vec<_> = routes::nodes_of(&known).cloned().collect();
             env.wanted.send_if_modified(|wanted| {
                 let before = wanted.len();
@@ -61,13 +67,14 @@ async fn lead_clients(env: &Arc<Env>, group: &str, mut known: watch::Receiver<Kn
                 wanted.len() != before
             });
             let me = (env.shared.me.node.as_str(), &**own);
-            let table = routes::table(group, &known, &nodes, me, env.clock.wall_ms());
+            let table = routes::table(group, &known, &nodes, me, seen.get(group), env.clock.wall_ms());
             routes::publish(&env.routes, group, table);
         }
         tokio::select! {
             changed = known.changed() => if changed.is_err() { return },
             changed = nodes.changed() => if changed.is_err() { return },
             changed = instances.changed() => if changed.is_err() { return },
+            changed = standbys.changed() => if changed.is_err() { return },
         }
     }
 }

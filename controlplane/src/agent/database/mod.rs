@@ -85,7 +85,12 @@ struct Inner {
     hints: Mutex<BTreeMap<String, watch::Sender<u64>>>,
     /// Major releases of PostgreSQL that are installed.
     releases: Mutex<Vec<u32>>,
+    /// How the master last saw the standbys of each group.
+    standbys: watch::Sender<Arc<Standbys>>,
 }
+
+/// How the master last saw the standbys of each group. What was known last stays valid while there is no master.
+type Standbys = BTreeMap<String, v1::GroupStandbys>;
 
 #[derive(Default)]
 struct Reports {
@@ -101,6 +106,7 @@ impl Default for Databases {
             inputs: Mutex::default(),
             hints: Mutex::default(),
             releases: Mutex::default(),
+            standbys: watch::Sender::default(),
         }))
     }
 }
@@ -139,6 +145,23 @@ impl Databases {
                 newer
             });
         }
+    }
+
+    /// The master tells how it sees a group's standbys, wherever they run.
+    pub fn standbys(&self, seen: v1::GroupStandbys) {
+        self.0.standbys.send_if_modified(|all| {
+            if all.get(&seen.group) == Some(&seen) {
+                return false;
+            }
+            Arc::make_mut(all).insert(seen.group.clone(), seen);
+            true
+        });
+    }
+
+    /// How the master last saw a group's standbys in this epoch.
+    fn standbys_of(&self, group: &str, epoch: u64) -> Option<v1::GroupStandbys> {
+        let all = self.0.standbys.borrow();
+        all.get(group).filter(|s| s.epoch == epoch).cloned()
     }
 
     /// The master wants a report that is measured afresh.

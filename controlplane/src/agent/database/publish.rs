@@ -214,7 +214,7 @@ impl Driver {
                 replayed_ms: replayed_ms(self.env.clock.wall_ms(), l),
                 paused: l.probe.paused,
             }),
-            primary_lsn: 0,
+            primary_lsn: self.primary_lsn(state, look),
             replication_state: match (look.and_then(|l| l.probe.receiver.as_ref()), local.restores) {
                 (Some(r), _) if r.status == "streaming" => "streaming".to_owned(),
                 (_, true) => "in archive recovery".to_owned(),
@@ -244,6 +244,14 @@ impl Driver {
             coordinator_seen_ms: self.coordinator_seen(now, local),
             ..Instance::default()
         }
+    }
+
+    /// The end of the primary's log, as the master and the replication link last told of it: whichever is newer.
+    fn primary_lsn(&self, state: Option<&GroupState>, look: Option<&Look>) -> u64 {
+        let seen = state.and_then(|s| self.env.board.standbys_of(&self.group, s.epoch));
+        let receiver = look.and_then(|l| l.probe.receiver.as_ref());
+        let told = receiver.and_then(|r| r.told).map_or(0, |l| l.0);
+        told.max(seen.map_or(0, |s| s.primary_lsn))
     }
 
     /// When a heartbeat was last acknowledged, by the lease that follows from it.

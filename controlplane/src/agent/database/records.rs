@@ -37,6 +37,19 @@ pub(super) struct Known {
 }
 
 impl Known {
+    #[cfg(test)]
+    pub(super) fn of(spec: GroupSpec, state: GroupState) -> Self {
+        Self {
+            spec: Some(spec),
+            read: Some(RecordRead {
+                state,
+                revision: 1,
+                fresh: true,
+            }),
+            ..Self::default()
+        }
+    }
+
     /// The record.
     pub(super) fn state(&self) -> Option<&GroupState> {
         self.read.as_ref().map(|r| &r.state)

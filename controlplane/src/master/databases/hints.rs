@@ -45,7 +45,7 @@ pub(super) fn phase(phase: Phase) -> v1::GroupPhase {
 }
 
 impl Master<'_> {
-    fn message(&self, node: &str, body: Body) {
+    pub(super) fn message(&self, node: &str, body: Body) {
         let message = v1::MasterMessage {
             term: self.won.term,
             server_unix_ms: self.wall_ms(),

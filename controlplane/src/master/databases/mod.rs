@@ -7,9 +7,11 @@ mod alerts;
 mod ask;
 mod avoid;
 mod changes;
+mod clients;
 mod decide;
 mod hints;
 mod operations;
+mod ports;
 mod requests;
 mod restart;
 mod show;
@@ -86,6 +88,8 @@ struct Group {
     held: Option<(String, Duration, bool)>,
     /// As it was last shown.
     shown: Option<v1::Group>,
+    /// What every node was last told of its standbys.
+    told_standbys: Option<clients::Told>,
 }
 
 /// The groups of a master.
@@ -221,6 +225,9 @@ impl Master<'_> {
         }
         for name in fresh {
             self.show_group(&name);
+        }
+        if told.first {
+            self.tell_all_standbys(node);
         }
     }
 

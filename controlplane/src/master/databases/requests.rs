@@ -143,15 +143,17 @@ impl Master<'_> {
                 .next(format!("hactl db status --group {name}"))
                 .into());
         }
-        let spec = spec::read(&r.spec.unwrap_or_default(), None)?;
-        spec::check_nodes(&spec, &self.records())?;
+        let wire = r.spec.unwrap_or_default();
+        let mut spec = spec::read(&wire, None)?;
+        self.choose_ports(&name, wire.proxy, &mut spec);
+        spec::check_nodes(&name, &spec, &self.records())?;
         let nodes: Vec<&str> = spec.nodes.keys().map(String::as_str).collect();
         if nodes.is_empty() {
             return Err(Refusal::new("HA0405", "a group needs at least one node")
                 .next("hactl db create NAME --node N1 --node N2 --node N3")
                 .into());
         }
-        self.free_ports(&name, &spec)?;
+        self.check_ports(&name, &spec)?;
         let text = format!("group {name} on {}", nodes.join(", "));
         if options.dry_run {
             let plan = vec![
@@ -189,23 +191,6 @@ impl Master<'_> {
             format!("{text} is being made"),
         )
         .await
-    }
-
-    /// Two instances on a node need two ports.
-    fn free_ports(&self, name: &str, spec: &GroupSpec) -> Result<(), Refusal> {
-        let others = self.store.groups.iter().filter(|(n, _)| n.as_str() != name);
-        for (other, stored) in others {
-            let Some(theirs) = stored.live() else { continue };
-            for node in spec.nodes.keys().filter(|n| theirs.nodes.contains_key(*n)) {
-                let port = spec.port(node);
-                if theirs.port(node) == port {
-                    return Err(Refusal::new("HA0405", format!("port {port} on {node} is taken"))
-                        .why(format!("the instance of group {other} listens there"))
-                        .next("hactl db create NAME --port PORT"));
-                }
-            }
-        }
-        Ok(())
     }
 
     async fn remove_group(&mut self, caller: &Caller, r: v1::RemoveGroupRequest) -> Done {
@@ -286,8 +271,8 @@ impl Master<'_> {
                 other.role = RoleWanted::Sync;
             }
         }
-        spec::check_nodes(&after, &self.records())?;
-        self.free_ports(&name, &after)?;
+        spec::check_nodes(&name, &after, &self.records())?;
+        self.check_ports(&name, &after)?;
         let leads = record.primary.as_ref() == Some(&r.node);
         if leads && matches!(role, RoleWanted::None | RoleWanted::Async) {
             return Err(Refusal::new("HA0410", format!("{} is the primary", r.node))
@@ -398,8 +383,8 @@ impl Master<'_> {
         // Members have calls of their own, and so has the pause.
         after.nodes.clone_from(&before.nodes);
         after.pause.clone_from(&before.pause);
-        spec::check_nodes(&after, &self.records())?;
-        self.free_ports(&name, &after)?;
+        spec::check_nodes(&name, &after, &self.records())?;
+        self.check_ports(&name, &after)?;
         if (after.version, &after.directory) != (before.version, &before.directory) {
             return Err(
                 Refusal::new("HA0405", "version and directory of a group stay as they are")

@@ -37,6 +37,7 @@ impl Master<'_> {
         let nodes_too = group.shown.as_ref().is_none_or(|old| states(old) != states(&shown));
         self.stale_alerts |= urgent;
         group.shown = Some(shown.clone());
+        self.tell_standbys(&shown);
         let nodes: Vec<String> = shown.instances.iter().map(|i| i.node.clone()).collect();
         self.tell(Update::Group(Box::new(shown), urgent));
         if nodes_too {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ha_core::database::spec::{DatabaseSpec, InstanceSpec, Limits, RoleSpec};
+use ha_core::database::spec::{DatabaseSpec, InstanceSpec, Limits, ProxySpec, RoleSpec};
 use ha_core::database::{Durability, GroupSpec, RoleWanted};
 use ha_core::refusal::Refusal;
 use ha_core::valid_name;
@@ -103,6 +103,13 @@ pub(super) fn show(spec: &GroupSpec) -> v1::GroupSpec {
             flap_window_ms: Some(l.flap_window_ms),
             hold_down_ms: Some(l.hold_down_ms),
         }),
+        proxy: Some(v1::GroupProxy {
+            port: Some(spec.proxy.port.map_or(0, u32::from)),
+            standby_port: Some(spec.proxy.standby_port.map_or(0, u32::from)),
+            wait_ms: Some(spec.proxy.wait_ms),
+            max_lag_bytes: Some(spec.proxy.max_lag.unwrap_or(0)),
+            fall_back: Some(spec.proxy.fall_back),
+        }),
         pause: spec.pause.as_ref().map(|p| v1::GroupPause {
             on: true,
             until_unix_ms: p.until_ms.unwrap_or(0),
@@ -113,8 +120,8 @@ pub(super) fn show(spec: &GroupSpec) -> v1::GroupSpec {
     }
 }
 
-/// Reads a specification and checks all that can be checked without a server. `before` is what is stored: verifiers that
-/// the request leaves out stay.
+/// Reads a specification and checks all that can be checked without a server. `before` is what is stored: verifiers and
+/// ports of the proxies that the request leaves out stay.
 pub(super) fn read(wire: &v1::GroupSpec, before: Option<&GroupSpec>) -> Result<GroupSpec, Refusal> {
     let durability = match wire.durability() {
         v1::Durability::Unspecified | v1::Durability::Quorum => Durability::Quorum,
@@ -190,8 +197,28 @@ pub(super) fn read(wire: &v1::GroupSpec, before: Option<&GroupSpec>) -> Result<G
         databases,
         roles,
         limits: limits(wire.limits.as_ref())?,
+        proxy: proxy(wire.proxy.as_ref(), before)?,
         pause: None,
         removed: false,
+    })
+}
+
+fn proxy(wire: Option<&v1::GroupProxy>, before: Option<&GroupSpec>) -> Result<ProxySpec, Refusal> {
+    let default = ProxySpec::default();
+    let Some(w) = wire else {
+        return Ok(before.map_or(default, |b| b.proxy.clone()));
+    };
+    let held = before.map_or(&default, |b| &b.proxy);
+    let of = |what: &str, given: Option<u32>, held: Option<u16>| given.map_or(Ok(held), |p| port(what, p));
+    Ok(ProxySpec {
+        port: of("proxy.port", w.port, held.port)?,
+        standby_port: of("proxy.standbyPort", w.standby_port, held.standby_port)?,
+        wait_ms: w.wait_ms.unwrap_or(default.wait_ms),
+        max_lag: match w.max_lag_bytes {
+            None => default.max_lag,
+            Some(bytes) => (bytes > 0).then_some(bytes),
+        },
+        fall_back: w.fall_back.unwrap_or(default.fall_back),
     })
 }
 
@@ -293,8 +320,13 @@ fn limits(wire: Option<&v1::GroupLimits>) -> Result<Limits, Refusal> {
     Ok(l)
 }
 
-/// Checks a specification against the cluster's nodes.
-pub(super) fn check_nodes(spec: &GroupSpec, nodes: &BTreeMap<&str, &ha_core::NodeRecord>) -> Result<(), Refusal> {
+/// Checks a specification by itself, and against the cluster's nodes.
+pub(super) fn check_nodes(
+    group: &str,
+    spec: &GroupSpec,
+    nodes: &BTreeMap<&str, &ha_core::NodeRecord>,
+) -> Result<(), Refusal> {
+    ha_core::database::check::check(group, spec)?;
     for name in spec.nodes.keys() {
         valid_name(name).map_err(|e| Refusal::new("HA0007", format!("node name {name:?}: {e}")))?;
         if nodes.get(name.as_str()).is_none_or(|r| r.removed) {

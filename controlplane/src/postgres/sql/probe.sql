@@ -26,6 +26,7 @@ SELECT json_build_object(
         FROM pg_stat_replication),
     'receiver', (SELECT json_build_object(
         'pid', pid, 'status', status, 'timeline', received_tli, 'flushed_lsn', flushed_lsn::text,
+        'told_lsn', latest_end_lsn::text,
         'heard_ms', greatest(0, (extract(epoch FROM clock_timestamp() - last_msg_receipt_time) * 1000)::bigint),
         'conninfo', conninfo)
         FROM pg_stat_wal_receiver),

@@ -23,10 +23,12 @@ const TRIES: usize = 3;
 #[command(
     after_help = "Settings:\n  durability  instances  version  port  directory          fields of the group\n  \
                         limits.NAME                                              hactl explain group.limits\n  \
+                        proxy.NAME                                               hactl explain group.proxy\n  \
                         any other name                                           a parameter of PostgreSQL\n\n\
                         Examples:\n  hactl db config set work_mem=64MB max_connections=200\n  \
                         hactl db config set jit-                              the default again\n  \
                         hactl db config set durability=quorum-strict limits.degradeAfterMs=30s\n  \
+                        hactl db config set proxy.port=6000 proxy.standbyPort=6001\n  \
                         hactl db config set --add-hba 'host all app 10.0.0.0/8 scram-sha-256'\n  \
                         hactl db config set --role app --password-file pw --database app:app"
 )]
@@ -125,11 +127,12 @@ fn apply(spec: &mut Spec, setting: &Setting) -> Result<(), String> {
             };
         }
         "directory" => spec.directory = value.unwrap_or_default().to_owned(),
-        "hba" | "databases" | "roles" | "members" | "limits" | "parameters" => {
+        "hba" | "databases" | "roles" | "members" | "limits" | "proxy" | "parameters" => {
             return Err(format!("{} is not a single value", setting.name));
         }
         name => match name.split_once('.') {
             Some(("limits", limit)) => set_limit(spec, limit, value)?,
+            Some(("proxy", name)) => set_proxy(spec, name, value)?,
             Some(("parameters", name)) => set_parameter(spec, name, value),
             _ => set_parameter(spec, name, value),
         },
@@ -148,13 +151,44 @@ fn set_parameter(spec: &mut Spec, name: &str, value: Option<&str>) {
     }
 }
 
+/// Milliseconds, also with a unit.
+fn span(text: &str) -> Result<u64, String> {
+    text.parse::<u64>()
+        .or_else(|_| names::duration(text).map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
+}
+
+/// Bytes, also with a unit.
+fn size(text: &str) -> Result<u64, String> {
+    text.parse::<u64>().or_else(|_| names::bytes(text))
+}
+
+/// How proxies lead clients to the group, by its name.
+fn set_proxy(spec: &mut Spec, name: &str, value: Option<&str>) -> Result<(), String> {
+    let port = |text: &str| -> Result<u16, String> {
+        let port = text.parse().ok();
+        port.ok_or_else(|| format!("proxy.{name}: `{text}` is not a port; 0 is none"))
+    };
+    let proxy = &mut spec.proxy;
+    match name {
+        "port" => proxy.port = value.map(port).transpose()?,
+        "standbyPort" => proxy.standby_port = value.map(port).transpose()?,
+        "waitMs" => proxy.wait_ms = value.map(span).transpose()?,
+        "maxLagBytes" => proxy.max_lag_bytes = value.map(size).transpose()?,
+        "fallBack" => {
+            proxy.fall_back = match value {
+                None => None,
+                Some("true" | "on" | "yes") => Some(true),
+                Some("false" | "off" | "no") => Some(false),
+                Some(text) => return Err(format!("proxy.fallBack: `{text}` is neither true nor false")),
+            };
+        }
+        other => return Err(format!("there is no setting `proxy.{other}`")),
+    }
+    Ok(())
+}
+
 /// A limit by its name; spans and sizes also with a unit.
 fn set_limit(spec: &mut Spec, name: &str, value: Option<&str>) -> Result<(), String> {
-    let span = |text: &str| -> Result<u64, String> {
-        text.parse::<u64>()
-            .or_else(|_| names::duration(text).map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
-    };
-    let size = |text: &str| -> Result<u64, String> { text.parse::<u64>().or_else(|_| names::bytes(text)) };
     let parse = |read: &dyn Fn(&str) -> Result<u64, String>| value.map(read).transpose();
     let limits = &mut spec.limits;
     match name {
@@ -329,6 +363,10 @@ mod tests {
             "limits.holdDownMs=500",
             "limits.maxSwitchoverLagBytes=16MiB",
             "limits.flapCount=5",
+            "proxy.port=6000",
+            "proxy.waitMs=5s",
+            "proxy.maxLagBytes=1MiB",
+            "proxy.fallBack=on",
         ])
         .unwrap();
         assert_eq!((spec.durability.as_str(), spec.instances), ("async", 3));
@@ -338,6 +376,12 @@ mod tests {
         assert_eq!(spec.limits.hold_down_ms, Some(500));
         assert_eq!(spec.limits.max_switchover_lag_bytes, Some(16 << 20));
         assert_eq!(spec.limits.flap_count, Some(5));
+        assert_eq!((spec.proxy.port, spec.proxy.standby_port), (Some(6000), None));
+        assert_eq!(
+            (spec.proxy.wait_ms, spec.proxy.max_lag_bytes),
+            (Some(5000), Some(1 << 20))
+        );
+        assert_eq!(spec.proxy.fall_back, Some(true));
         assert_eq!(
             set(&["jit=off", "jit-", "limits.flapCount=5", "limits.flapCount-"]).unwrap(),
             Spec::default()
@@ -353,6 +397,10 @@ mod tests {
             "instances=x",
             "port=0",
             "limits.nothing=1",
+            "proxy.nothing=1",
+            "proxy.port=70000",
+            "proxy.fallBack=maybe",
+            "proxy=1",
             "limits.degradeAfterMs=soon",
             "roles=x",
         ] {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use ha_proto::v1::{
-    self, DatabaseRoleSpec, DatabaseSpec, Durability, GroupLimits, GroupSpec, InstanceRole, InstanceSpec,
+    self, DatabaseRoleSpec, DatabaseSpec, Durability, GroupLimits, GroupProxy, GroupSpec, InstanceRole, InstanceSpec,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -38,6 +38,8 @@ pub struct Spec {
     pub roles: Vec<Role>,
     /// Limits and times.
     pub limits: Limits,
+    /// Its ports on the proxies.
+    pub proxy: Proxy,
     /// The nodes and what is wanted of each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub members: Option<Vec<Member>>,
@@ -129,6 +131,18 @@ pub struct Limits {
     pub hold_down_ms: Option<u64>,
 }
 
+/// How proxies lead clients to it; what is not given is the default, and a port that is not given is chosen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct Proxy {
+    pub port: Option<u16>,
+    pub standby_port: Option<u16>,
+    pub wait_ms: Option<u64>,
+    pub max_lag_bytes: Option<u64>,
+    pub fall_back: Option<bool>,
+}
+
 /// A pause, as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -190,6 +204,7 @@ fn port(number: u32) -> u16 {
 impl From<&GroupSpec> for Spec {
     fn from(spec: &GroupSpec) -> Self {
         let limits = spec.limits.unwrap_or_default();
+        let proxy = spec.proxy.unwrap_or_default();
         Self {
             version: spec.version,
             durability: spec.durability().word().to_owned(),
@@ -215,6 +230,13 @@ impl From<&GroupSpec> for Spec {
                 flap_count: limits.flap_count,
                 flap_window_ms: limits.flap_window_ms,
                 hold_down_ms: limits.hold_down_ms,
+            },
+            proxy: Proxy {
+                port: proxy.port.map(port),
+                standby_port: proxy.standby_port.map(port),
+                wait_ms: proxy.wait_ms,
+                max_lag_bytes: proxy.max_lag_bytes,
+                fall_back: proxy.fall_back,
             },
             members: Some(spec.members.iter().map(Member::from).collect()),
         }
@@ -300,6 +322,13 @@ impl Spec {
             databases,
             roles,
             limits: Some(self.limits.to_wire()),
+            proxy: Some(GroupProxy {
+                port: self.proxy.port.map(u32::from),
+                standby_port: self.proxy.standby_port.map(u32::from),
+                wait_ms: self.proxy.wait_ms,
+                max_lag_bytes: self.proxy.max_lag_bytes,
+                fall_back: self.proxy.fall_back,
+            }),
             pause: None,
         })
     }
@@ -370,6 +399,12 @@ mod tests {
     fn what_is_written_is_read_back() {
         let spec = Spec {
             parameters: [("work_mem".to_owned(), "64MB".to_owned())].into(),
+            proxy: Proxy {
+                port: Some(6000),
+                standby_port: Some(0),
+                fall_back: Some(true),
+                ..Proxy::default()
+            },
             databases: vec![Database {
                 name: "app".into(),
                 owner: "app".into(),

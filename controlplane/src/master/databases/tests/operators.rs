@@ -254,6 +254,66 @@ async fn a_configuration_is_compared_checked_and_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_group_has_ports_of_its_own() {
+    let (rig, ..) = group(&["n1", "n2"]).await;
+    let other = |port: u32, proxy: Option<v1::GroupProxy>| {
+        let mut request = create(&["n1", "n2"]);
+        request.name = "other".into();
+        let spec = request.spec.as_mut().unwrap();
+        (spec.port, spec.proxy) = (port, proxy);
+        GroupChange::Create(request)
+    };
+    let ports = |port, standby_port| {
+        Some(v1::GroupProxy {
+            port,
+            standby_port,
+            ..v1::GroupProxy::default()
+        })
+    };
+    for (port, proxy) in [
+        (5432, None),
+        (5433, ports(Some(5001), None)),
+        (5433, ports(None, Some(5432))),
+        (5433, ports(Some(7400), None)),
+        (5000, None),
+    ] {
+        assert_eq!(code(rig.change(other(port, proxy)).await), "HA0428", "{port} {proxy:?}");
+    }
+    rig.change(other(5433, ports(None, Some(0)))).await.unwrap();
+    let ask = async |group: &str| {
+        let request = v1::GetConfigRequest { group: group.into() };
+        let master = rig.master().await;
+        let config = master.question(|reply| Question::Config(request, reply)).await.unwrap();
+        config.spec.unwrap()
+    };
+    let given = ask("other").await.proxy.unwrap();
+    assert_eq!(
+        (given.port, given.standby_port),
+        (Some(5002), Some(0)),
+        "one was chosen"
+    );
+    let set = |group: &str, spec: v1::GroupSpec| {
+        GroupChange::SetConfig(v1::SetConfigRequest {
+            group: group.into(),
+            spec: Some(spec),
+            ..v1::SetConfigRequest::default()
+        })
+    };
+    // What a change leaves out stays as it is; what it gives must be free.
+    let mut spec = ask("other").await;
+    spec.proxy = None;
+    assert!(!rig.change(set("other", spec.clone())).await.unwrap().changed);
+    spec.proxy = ports(Some(5000), None);
+    assert_eq!(code(rig.change(set("other", spec.clone())).await), "HA0428");
+    spec.proxy = ports(Some(6000), Some(6001));
+    assert!(rig.change(set("other", spec.clone())).await.unwrap().changed);
+    let now = ask("other").await.proxy.unwrap();
+    assert_eq!((now.port, now.standby_port), (Some(6000), Some(6001)));
+    spec.proxy = ports(Some(6000), Some(6000));
+    assert_eq!(code(rig.change(set("other", spec)).await), "HA0405");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_group_is_removed_by_name_and_may_come_back() {
     let (rig, first, _) = group(&["n1", "n2"]).await;
     let remove = |confirm: &str| {
