@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ha_core::election::{Step, decide};
-use ha_core::{Candidacy, Envelope, FORMAT, Holder, MasterRecord, NodeRecord, Transfer, decode, encode, is_write};
+use ha_core::{
+    Candidacy, Envelope, FORMAT, Holder, MasterRecord, NodeRecord, Transfer, decode, encode, is_write, lease,
+};
 
-use crate::coordination::{CoordError, Coordinator, CreateMode, Watch, resolve};
+use crate::coordination::{CoordError, Coordinator, CreateMode, Lease, Watch, resolve};
 use crate::master::{self, End};
 use crate::session::Options;
 use crate::shared::{Shared, SharedTx};
@@ -104,6 +106,10 @@ async fn round(p: &Participant<'_>) -> Result<(), CoordError> {
             Ok(())
         }
         Step::Raise => {
+            if lease_stood(p).await {
+                // The queue may be another one by now.
+                return Ok(());
+            }
             let won = raise(p, &me, record, version).await?;
             drop((master_watch, spec_watch));
             Box::pin(act(p, won)).await
@@ -239,21 +245,36 @@ async fn act(p: &Participant<'_>, won: Won) -> Result<(), CoordError> {
     }
 }
 
-/// Returns when the lease has run out.
+/// What is left of the time in which this node may act as master.
+fn time_left(p: &Participant<'_>, held: Lease) -> Option<Duration> {
+    let until = lease::mastership_until(held.until?, p.session_timeout);
+    until.checked_sub(p.shared.clock.boottime()).filter(|l| !l.is_zero())
+}
+
+/// Waits for a heartbeat that is young enough to lead upon: a term that is over when it begins helps nobody. Whether it had to.
+async fn lease_stood(p: &Participant<'_>) -> bool {
+    let mut lease = p.c.lease();
+    let mut waited = false;
+    loop {
+        let held = *lease.borrow_and_update();
+        if time_left(p, held).is_some() || lease.changed().await.is_err() {
+            return waited;
+        }
+        waited = true;
+    }
+}
+
+/// Returns when mastership's part of the lease has run out.
 async fn guard_lease(p: &Participant<'_>, term: u64) -> End {
     let mut lease = p.c.lease();
     loop {
         let held = *lease.borrow_and_update();
-        let now = p.shared.clock.boottime();
-        let Some(left) = held
-            .until
-            .and_then(|until| until.checked_sub(now))
-            .filter(|l| !l.is_zero())
-        else {
+        let Some(left) = time_left(p, held) else {
             return End::LeaseOver;
         };
-        *p.lease_until.lock().unwrap_or_else(PoisonError::into_inner) = held.until;
-        tracing::debug!(target: "had::lease", term, until_ns = (now + left).as_nanos(), "lease extended");
+        let until = p.shared.clock.boottime() + left;
+        *p.lease_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+        tracing::debug!(target: "had::lease", term, until_ns = until.as_nanos(), "lease extended");
         tokio::select! {
             biased;
             () = tokio::time::sleep(left) => {}

@@ -12,6 +12,18 @@ pub fn until(sent: Duration, session_timeout: Duration) -> Duration {
     sent + session_timeout * 2 / 3
 }
 
+/// Up to when a master may act whose lease ends at `until`: half of the session timeout after the sending of the last
+/// acknowledged heartbeat. Mastership ends before the rest does, for what waits for the next master (a database whose primary
+/// was on the same node) should not wait for the whole lease.
+pub fn mastership_until(until: Duration, session_timeout: Duration) -> Duration {
+    until.saturating_sub(session_timeout / 6)
+}
+
+/// How long a lease must have been unchanged, on the observer's clock, before its holder's mastership is over.
+pub fn mastership_over_after(session_timeout: Duration) -> Duration {
+    session_timeout / 2 + MARGIN
+}
+
 /// How often the holder sends heartbeats.
 pub fn heartbeat_interval(session_timeout: Duration) -> Duration {
     session_timeout / 5
@@ -35,6 +47,14 @@ mod tests {
             let (sent, timeout) = (Duration::from_millis(sent), Duration::from_millis(timeout));
             let earliest_expiry = sent + Duration::from_millis(travel) + timeout;
             prop_assert!(until(sent, timeout) + timeout / 3 <= earliest_expiry);
+        }
+
+        /// A lease that was looked at after its last heartbeat, and is unchanged since, leaves no mastership.
+        #[test]
+        fn an_unchanged_lease_proves_mastership_over(sent in 0u64..1_000_000, seen_after in 0u64..5000, timeout in 4000u64..60_000) {
+            let (sent, timeout) = (Duration::from_millis(sent), Duration::from_millis(timeout));
+            let first_seen = sent + Duration::from_millis(seen_after);
+            prop_assert!(first_seen + mastership_over_after(timeout) > mastership_until(until(sent, timeout), timeout));
         }
 
         /// A registration that vanished at its earliest still leaves no lease once `over_after` has passed.

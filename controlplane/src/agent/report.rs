@@ -107,7 +107,14 @@ impl Reporter {
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
-                        changed = moved(&mut master, &record) => if !changed { return },
+                        changed = moved(&mut master, &record) => {
+                            if !changed {
+                                return;
+                            }
+                            // The silence of one master is nothing to hold against the next.
+                            pause = FIRST_PAUSE;
+                            complained = false;
+                        }
                         () = stop.cancelled() => return,
                         () = leave.cancelled() => return,
                     }

@@ -39,7 +39,7 @@ impl AgentService for AgentApi {
         &self,
         request: Request<Streaming<v1::AgentReport>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
-        let handle = self.0.master()?;
+        let handle = self.0.elected().await?;
         let node = caller(&request)?.identity.name().to_owned();
         let mut reports = request.into_inner();
         let first = tokio::time::timeout(FIRST_REPORT, reports.message()).await;

@@ -58,6 +58,8 @@ const MAX_REPORT: usize = 256 * 1024;
 const MAX_CONNECTIONS: usize = 4096;
 /// How long connections may go on when the daemon ends.
 const GRACE: Duration = Duration::from_secs(2);
+/// How long a node that reports waits for one that is being elected.
+const ELECTED: Duration = Duration::from_secs(1);
 
 /// What the calls are answered with.
 #[derive(Clone)]
@@ -88,6 +90,15 @@ impl Context {
     fn master(&self) -> Result<Handle, ApiError> {
         let handle = self.shared.handle.borrow().clone();
         handle.ok_or_else(|| self.electing())
+    }
+
+    /// The same, waited for a moment: a node that calls has read that this one was elected, which it may be finishing just
+    /// now. Whoever comes too early would try again later than that.
+    async fn elected(&self) -> Result<Handle, ApiError> {
+        let mut handle = self.shared.handle.clone();
+        let acting = tokio::time::timeout(ELECTED, handle.wait_for(Option::is_some)).await;
+        let acting = acting.ok().and_then(|h| h.ok().and_then(|h| h.clone()));
+        acting.ok_or_else(|| self.electing())
     }
 
     /// The whole state, from the master on this node.

@@ -9,17 +9,19 @@ use super::Participant;
 use crate::coordination::{CoordError, SessionState, Stat, resolve};
 use crate::registration::lease_path;
 
-/// How often the next in line looks at a holder's lease within a session timeout.
+/// How often the next in line looks at a holder's lease within a session timeout, while no heartbeat is expected and while
+/// one is: the earlier the last one is seen, the earlier it is known that none came after it.
 const LOOKS: u32 = 20;
+const CLOSE_LOOKS: u32 = 80;
 /// Heartbeats after which the version of a lease tells it from one that was just made.
 const YOUNG: i32 = 6;
 
 /// Ends the mastership of a holder that certainly cannot act any more, without waiting for its session to expire: its lease
 /// has run out, or its daemon has ended.
 ///
-/// A lease znode that was read as it is and can be deleted at that very version after two thirds of the session timeout has
-/// not been heartbeated in between, and never will be: the holder's last acknowledged heartbeat was sent before the first
-/// look, so its lease is over. Only the next in line looks, and only while its own session has been live throughout, so that
+/// A lease znode that was read as it is and can be deleted at that very version after half of the session timeout has not been
+/// heartbeated in between, and never will be: the holder's last acknowledged heartbeat was sent before the first look, so its
+/// mastership is over. Only the next in line looks, and only while its own session has been live throughout, so that
 /// an outage of ZooKeeper costs nobody a session.
 ///
 /// A daemon of whose end this node's agent was told by its machine holds no lease: nobody would act inside it. Its lease znode
@@ -31,6 +33,8 @@ pub(super) async fn outlive(p: &Participant<'_>, holder: Option<&Holder>) -> Res
     let path = lease_path(&holder.node);
     let mut state = p.c.state();
     let mut first: Option<(Stat, Duration)> = None;
+    // When the last look was, and whether the last heartbeat was seen soon after it came.
+    let (mut looked, mut exact) = (Duration::ZERO, false);
     let mut told = p.shared.ended_master.subscribe();
     loop {
         let ended = told.borrow_and_update().as_ref() == Some(&holder.candidate);
@@ -53,8 +57,11 @@ pub(super) async fn outlive(p: &Participant<'_>, holder: Option<&Holder>) -> Res
                             Err(e) => return Err(e),
                         }
                     }
-                    None => first = Some((stat, now)),
-                    Some((_, since)) if now < since + lease::over_after(p.session_timeout) => {}
+                    None => {
+                        exact = first.is_some() && now.saturating_sub(looked) <= p.session_timeout / CLOSE_LOOKS * 2;
+                        first = Some((stat, now));
+                    }
+                    Some((_, since)) if now < since + lease::mastership_over_after(p.session_timeout) => {}
                     // A lease made anew has the first versions again, and must not be mistaken for the one that was looked at.
                     Some((stat, _)) if stat.version < YOUNG => {}
                     Some(_) => {
@@ -73,11 +80,32 @@ pub(super) async fn outlive(p: &Participant<'_>, holder: Option<&Holder>) -> Res
             Err(CoordError::NotFound(_) | CoordError::Unknown(_) | CoordError::Unavailable(_)) => first = None,
             Err(e) => return Err(e),
         }
+        looked = p.shared.clock.boottime();
+        let unchanged = first.map(|(_, since)| p.shared.clock.boottime().saturating_sub(since));
         tokio::select! {
-            () = tokio::time::sleep(p.session_timeout / LOOKS) => {}
+            () = tokio::time::sleep(pause(p.session_timeout, unchanged, exact)) => {}
             // Its sender is part of what this daemon knows, and outlives the election.
             _ = told.changed() => {}
         }
+    }
+}
+
+/// How long to wait until the next look at a lease that has been unchanged for so long, and whose last change was seen
+/// exactly or not.
+fn pause(session_timeout: Duration, unchanged: Option<Duration>, exact: bool) -> Duration {
+    let (far, close) = (session_timeout / LOOKS, session_timeout / CLOSE_LOOKS);
+    let Some(unchanged) = unchanged else { return far };
+    let heartbeat = lease::heartbeat_interval(session_timeout);
+    let expected = heartbeat * 3 / 4;
+    if exact && unchanged < expected {
+        return expected - unchanged;
+    }
+    if unchanged < heartbeat * 3 / 2 {
+        return close;
+    }
+    match lease::mastership_over_after(session_timeout).saturating_sub(unchanged) {
+        Duration::ZERO => close,
+        left => left.min(far),
     }
 }
 
@@ -85,4 +113,28 @@ async fn succeed(p: &Participant<'_>, holder: &Holder, why: &'static str) -> Res
     tracing::warn!("{} leads no more: {why}; another master is elected", holder.node);
     *p.outlived.lock().unwrap_or_else(PoisonError::into_inner) = Some((holder.candidate.clone(), why));
     p.end_candidacy(&holder.candidate).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looks from one heartbeat on: close where the next one is expected, few elsewhere, and one the moment it is over.
+    #[test]
+    fn looks_are_close_where_it_matters() {
+        let timeout = Duration::from_secs(4);
+        let over = lease::mastership_over_after(timeout);
+        let mut looks = vec![Duration::ZERO];
+        while let Some(last) = looks.last().copied().filter(|l| *l < over) {
+            looks.push(last + pause(timeout, Some(last), true));
+        }
+        let in_time = |from: u64, to: u64| {
+            let (from, to) = (Duration::from_millis(from), Duration::from_millis(to));
+            looks.iter().filter(|l| (from..to).contains(*l)).count()
+        };
+        assert_eq!(in_time(1, 600), 0);
+        assert!(in_time(600, 1200) >= 10, "{looks:?}");
+        assert!(in_time(1200, 2250) <= 6, "{looks:?}");
+        assert_eq!(looks.last(), Some(&over));
+    }
 }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Config, NoTls, Row, SimpleQueryMessage};
 
 use super::conf::access::{DATABASE, SUPERUSER};
 use super::error::{PgError, Result, one_line};
@@ -73,9 +73,13 @@ impl Connection {
                 pid: 0,
                 answered: true,
             };
-            let row = this.client.query_one("SELECT pg_backend_pid()", &[]).await;
-            let pid: i32 = row.map_err(|e| told(what, &e))?.get(0);
-            this.pid = u32::try_from(pid).unwrap_or_default();
+            // Not prepared: this is asked on every connection, and clients may wait for what follows.
+            let rows = this.client.simple_query("SELECT pg_backend_pid()").await;
+            let pid = rows.map_err(|e| told(what, &e))?.iter().find_map(|m| match m {
+                SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+                _ => None,
+            });
+            this.pid = pid.unwrap_or_default();
             Ok(this)
         };
         tokio::time::timeout(limit, opened).await.unwrap_or_else(|_| {

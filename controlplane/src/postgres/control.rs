@@ -18,6 +18,8 @@ use super::probe::{Prober, Slot};
 use crate::platform::{children, hang_up, terminate};
 
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Between two looks for queries that are in the way of a promotion; they cost more than a look at the promotion itself.
+const CONFLICTS_AGAIN: Duration = Duration::from_millis(100);
 /// Looks in a row that must find no receiver: one could be started just before the reload reaches recovery.
 const LOOKS: u32 = 4;
 const SLOT_LIMIT: Duration = Duration::from_secs(5);
@@ -186,6 +188,7 @@ pub async fn promote(instance: &Instance, connection: &mut Connection, limit: Du
     let standby = "SELECT pg_is_in_recovery()::text";
     if connection.text(what, standby, &[], limit).await? == "true" {
         connection.run(what, "SELECT pg_promote(false)", limit).await?;
+        let mut conflicts_at = Instant::now() + CONFLICTS_AGAIN / 4;
         while connection.text(what, standby, &[], limit).await? == "true" {
             if began.elapsed() >= limit {
                 return Err(PgError::TimedOut {
@@ -193,9 +196,12 @@ pub async fn promote(instance: &Instance, connection: &mut Connection, limit: Du
                     limit,
                 });
             }
-            connection
-                .rows("ending queries in conflict", IN_CONFLICT, &[], limit)
-                .await?;
+            if Instant::now() >= conflicts_at {
+                connection
+                    .rows("ending queries in conflict", IN_CONFLICT, &[], limit)
+                    .await?;
+                conflicts_at = Instant::now() + CONFLICTS_AGAIN;
+            }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
@@ -218,20 +224,21 @@ async fn history_of(instance: &Instance, timeline: u32) -> Result<History> {
 
 /// Ends the WAL receiver of a standby whose `primary_conninfo` was emptied on disk (protocol step 3): sees the empty one
 /// in force, ends what still receives, and sees that nothing comes back. After this the instance acknowledges nothing to
-/// anybody. Works while replay is paused or waits for a query.
+/// anybody. Works while replay is paused or waits for a query. Returns what was in force before the receiver ended.
 ///
 /// # Errors
 /// [`PgError::TimedOut`]: it may still receive. [`PgError::Query`] while the server starts: stop it instead.
-pub async fn end_receiver(instance: &Instance, prober: &mut Prober, limit: Duration) -> Result<()> {
+pub async fn end_receiver(instance: &Instance, prober: &mut Prober, limit: Duration) -> Result<InForce> {
     let what = "ending the WAL receiver";
     let began = Instant::now();
     let left = || limit.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
     let place = instance.place.clone();
     let told_nobody = |f: &InForce| !f.streams && !f.restores;
     // Whoever emptied it on disk has asked for a reload as well: most often it is in force by now.
-    if !told_nobody(&in_force(&place, left()).await?) {
+    let mut seen = in_force(&place, left()).await?;
+    if !told_nobody(&seen) {
         let connection = prober.connection(left()).await?;
-        reload_until(&place, connection, what, left(), told_nobody).await?;
+        seen = reload_until(&place, connection, what, left(), told_nobody).await?;
     }
     let mut quiet = 0;
     while quiet < LOOKS {
@@ -246,9 +253,11 @@ pub async fn end_receiver(instance: &Instance, prober: &mut Prober, limit: Durat
                 limit,
             });
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        if quiet < LOOKS {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
-    Ok(())
+    Ok(seen)
 }
 
 /// The processes that receive WAL: what the server says, and what the operating system does.

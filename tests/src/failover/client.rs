@@ -11,8 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use futures::future::{poll_fn, select_ok};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_postgres::config::TargetSessionAttrs;
-use tokio_postgres::{AsyncMessage, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Config, NoTls, SimpleQueryMessage};
 
 /// Between two rows.
 const EVERY: Duration = Duration::from_millis(5);
@@ -57,8 +56,7 @@ fn config(host: &str, port: u16) -> Config {
         .user("app")
         .password("app")
         .dbname("app")
-        .connect_timeout(CONNECT)
-        .target_session_attrs(TargetSessionAttrs::ReadWrite);
+        .connect_timeout(CONNECT);
     config
 }
 
@@ -94,6 +92,22 @@ async fn open(host: &str, port: u16) -> Result<Open> {
 
 /// Between two attempts at one host: each costs the servers a process, on a machine that has to do everything else too.
 const AGAIN: Duration = Duration::from_millis(50);
+/// Between two questions to a standby whether it may be written to: these cost next to nothing.
+const ASK: Duration = Duration::from_millis(10);
+
+/// A connection to this host, once it may be written to.
+async fn writable(host: &str, port: u16, limit: Instant) -> Result<Open> {
+    let open = open(host, port).await?;
+    loop {
+        let asked = timeout(ROW, open.client.simple_query("show transaction_read_only")).await??;
+        let off = |m: &SimpleQueryMessage| matches!(m, SimpleQueryMessage::Row(r) if r.get(0) == Some("off"));
+        if asked.iter().any(off) {
+            return Ok(open);
+        }
+        ensure!(Instant::now() < limit, "{host}:{port} may not be written to");
+        sleep(ASK).await;
+    }
+}
 
 /// The first host that may be written to. All are tried at once and again and again: one that is silent must not hold up
 /// the others, for what is measured is the system and not how patient a client is.
@@ -103,7 +117,7 @@ async fn any(hosts: &[(String, u16)]) -> Result<Open> {
     let tries = hosts.iter().map(|(host, port)| {
         Box::pin(async move {
             loop {
-                match open(host, *port).await {
+                match writable(host, *port, limit).await {
                     Ok(open) => return Ok(open),
                     Err(e) if Instant::now() > limit => return Err(e),
                     Err(_) => sleep(AGAIN).await,

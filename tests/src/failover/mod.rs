@@ -222,23 +222,22 @@ impl Rig<'_> {
         Ok(gaps)
     }
 
-    /// The servers elect until their leader is on the primary's node.
+    /// Moves the primary to the node of ZooKeeper's leader.
     async fn zookeeper_leads_at_primary(&mut self) -> Result<()> {
         let begun = Instant::now();
         loop {
             let primary = self.system.primary().await.context("no primary")?;
             let leader = self.zookeeper.leader().await.context("no leader")?;
-            if leader == usize::from(primary) {
-                return wait_whole(&*self.system).await;
+            let leader = u8::try_from(leader)?;
+            if leader == primary {
+                return Ok(());
             }
             ensure!(
                 begun.elapsed() < HEAL,
-                "ZooKeeper's leader is never on the primary's node"
+                "the primary is never on the node of ZooKeeper's leader"
             );
-            self.zookeeper.servers[leader].restart().await?;
-            while self.zookeeper.leader().await.is_none() {
-                sleep(Duration::from_millis(50)).await;
-            }
+            self.system.switchover(primary, leader).await?;
+            wait_whole(&*self.system).await?;
         }
     }
 }

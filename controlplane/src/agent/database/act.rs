@@ -15,7 +15,7 @@ use super::disk::{self, Clues};
 use super::kept::off_thread;
 use crate::postgres::conf::Settings;
 use crate::postgres::connection::Connection;
-use crate::postgres::control;
+use crate::postgres::control::{self, InForce};
 use crate::postgres::instance::Instance;
 use crate::postgres::probe::{Prober, Slot};
 use crate::postgres::{PgError, Result};
@@ -61,14 +61,14 @@ pub(super) enum Step {
 }
 
 /// What a step did, for what the driver remembers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Did {
     /// Something that has to show in a look at the server before anything is decided upon it.
     Done,
     /// Something on disk alone: no look would show it.
     Marked,
-    /// The receiver was seen to end.
-    ReceiverEnded,
+    /// The receiver was seen to end, while this was in force.
+    ReceiverEnded(InForce),
 }
 
 /// Takes one step.
@@ -88,8 +88,8 @@ pub(super) async fn step(instance: &Instance, step: Step, clues: &Clues, running
         }
         Step::EndReceiver => {
             let mut prober = Prober::new(instance.place.clone());
-            control::end_receiver(instance, &mut prober, END_RECEIVER).await?;
-            return Ok(Did::ReceiverEnded);
+            let force = control::end_receiver(instance, &mut prober, END_RECEIVER).await?;
+            return Ok(Did::ReceiverEnded(force));
         }
         Step::MarkPromotion(epoch) => {
             instance.marks.promote_in(epoch).await?;

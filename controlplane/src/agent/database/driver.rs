@@ -93,6 +93,10 @@ pub(super) struct Driver {
     pub(super) writes: watch::Receiver<Writes>,
     pub(super) target: watch::Sender<Target>,
     pub(super) kick: Arc<Notify>,
+    /// The next look is due at once.
+    pub(super) look_due: bool,
+    /// What a step has just seen in force, for the next look.
+    pub(super) force: super::look::Seen,
     pub(super) inputs: mpsc::Receiver<Input>,
     pub(super) events: mpsc::Receiver<Event>,
     pub(super) tx: mpsc::Sender<Event>,
@@ -151,8 +155,11 @@ impl Driver {
     pub(super) async fn run(&mut self) {
         loop {
             let now = self.now();
-            self.follow_guard(now);
             self.note_look();
+            self.follow_guard(now);
+            if std::mem::take(&mut self.look_due) {
+                self.kick.notify_one();
+            }
             self.look_at_files(now);
             let next = self.decide(now);
             if self.unwanted.is_some_and(|since| now >= since + RETIRE) {
@@ -222,10 +229,14 @@ impl Driver {
         let open = known.state().is_some_and(|s| s.may_open(&self.me.node));
         let calm = known.state().is_some_and(|s| s.phase == Phase::Steady && !s.joint());
         let unanswered = self.acted.is_some();
+        // Where the log was when the names were first seen is told with what is in force.
+        let unplaced = primary && self.names_seen.is_none();
         let target = Target {
             incarnation: (status.state == State::Running).then_some(status.incarnation),
             soon: !calm || unanswered || !self.is_settled(),
-            force: unanswered || !self.is_in_force(&status),
+            force: unplaced || self.query_at.is_some() || !self.is_in_force(&status),
+            // What it would see is over before anything is decided upon it.
+            hold: self.quick,
             write: primary && open,
         };
         drop(known);

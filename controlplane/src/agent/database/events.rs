@@ -7,6 +7,7 @@ use ha_core::database::local::{Local, Server, Task};
 
 use super::act::{Did, Set};
 use super::driver::{Driver, Event, Input};
+use super::lock;
 use super::records::Known;
 use crate::guard::{self, State};
 
@@ -72,14 +73,18 @@ impl Driver {
                     .is_ok_and(|did| did.iter().all(|d| matches!(d, Did::Marked)));
                 if !marked {
                     self.acted = Some(now);
-                    self.kick.notify_one();
+                    self.look_due = true;
                 }
                 match done {
                     Ok(did) => {
                         self.errors.remove("step");
                         self.failures = 0;
-                        if did.contains(&Did::ReceiverEnded) {
-                            self.receiver_ended = self.status().map(|s| s.incarnation);
+                        for did in did {
+                            if let Did::ReceiverEnded(force) = did {
+                                self.receiver_ended = self.status().map(|s| s.incarnation);
+                                // The look that follows need not ask again: it costs the server a process.
+                                *lock(&self.force) = Some(force);
+                            }
                         }
                     }
                     Err(e) => {
@@ -111,7 +116,7 @@ impl Driver {
             Input::Query(id) => {
                 self.query = self.query.max(id);
                 self.query_at = Some(self.now());
-                self.kick.notify_one();
+                self.look_due = true;
             }
             Input::Checkpoint => self.checkpoint(),
             Input::Restart(incarnation) => {

@@ -210,7 +210,7 @@ impl Driver {
             let lsn = look.force.lsn.filter(|_| self.force_is_young(&look));
             self.names_seen = lsn.map(|lsn| NamesSeen { lsn: Some(lsn), ..seen });
             if lsn.is_none() {
-                self.kick.notify_one();
+                self.look_due = true;
             }
         }
         let role = self

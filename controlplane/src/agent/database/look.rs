@@ -1,10 +1,11 @@
 //! Looks at a running server, apart from the decisions: a server or disk that hangs holds up nothing but these looks.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use super::lock;
 use crate::platform::Clock;
 use crate::postgres::control::{self, InForce};
 use crate::postgres::place::Place;
@@ -14,6 +15,8 @@ use crate::postgres::probe::{Details, Probe, Prober, Written};
 const EVERY: Duration = Duration::from_millis(200);
 /// Between looks while something is expected.
 const SOON: Duration = Duration::from_millis(40);
+/// A short step that takes longer is looked at all the same.
+const HOLD: Duration = Duration::from_millis(500);
 /// A look that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(1);
 /// What is in force is asked anew at every so many looks, though nothing was changed.
@@ -60,28 +63,66 @@ pub(super) struct Target {
     pub(super) soon: bool,
     /// What is in force is not what was set, or was not seen since: ask for it each time. It costs the server a process.
     pub(super) force: bool,
+    /// A short step is being taken: look when it has ended, or when it takes long.
+    pub(super) hold: bool,
     /// Commit probes are wanted.
     pub(super) write: bool,
 }
 
-/// Looks on and on. Each notice of `kick` begins another look at once.
-pub(super) async fn run(
-    place: Place,
-    clock: Arc<dyn Clock>,
-    mut target: watch::Receiver<Target>,
-    kick: Arc<Notify>,
-    tx: watch::Sender<Looked>,
+/// What a step of the driver has seen in force last; whoever takes it need not ask.
+pub(super) type Seen = Arc<Mutex<Option<InForce>>>;
+
+/// Looks on and on, until nobody points at anything any more.
+pub(super) struct Looks {
+    pub(super) place: Place,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) target: watch::Receiver<Target>,
+    /// Each notice begins another look at once.
+    pub(super) kick: Arc<Notify>,
+    pub(super) force: Seen,
+    pub(super) tx: watch::Sender<Looked>,
+}
+
+impl Looks {
+    pub(super) async fn run(self) {
+        let Looks {
+            place,
+            clock,
+            mut target,
+            kick,
+            force: seen,
+            tx,
+        } = self;
+        look(&place, &*clock, &mut target, &kick, &seen, &tx).await;
+    }
+}
+
+async fn look(
+    place: &Place,
+    clock: &dyn Clock,
+    target: &mut watch::Receiver<Target>,
+    kick: &Notify,
+    seen: &Seen,
+    tx: &watch::Sender<Looked>,
 ) {
     let mut prober = Prober::new(place.clone());
     let mut present = None;
-    let (mut count, mut kicked) = (0u64, true);
+    let (mut count, mut first) = (0u64, true);
     let mut details_at: Option<Duration> = None;
     loop {
-        let wanted = *target.borrow_and_update();
+        let mut wanted = *target.borrow_and_update();
+        if wanted.hold && wanted.incarnation == present {
+            tokio::select! {
+                changed = target.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(HOLD) => {}
+            }
+            wanted = *target.borrow_and_update();
+        }
         if wanted.incarnation != present {
             present = wanted.incarnation;
             prober.close();
-            (kicked, details_at) = (true, None);
+            (first, details_at) = (true, None);
+            drop(lock(seen).take());
             tx.send_replace(Looked::default());
         }
         let Some(incarnation) = present else {
@@ -92,18 +133,15 @@ pub(super) async fn run(
         };
         count += 1;
         let began = clock.boottime();
-        let ask_force = kicked || wanted.force || count.is_multiple_of(FORCE_EVERY);
-        let last = tx
-            .borrow()
-            .look
-            .as_ref()
-            .map(|l| l.force.clone())
-            .filter(|_| !ask_force);
+        let ask_force = first || wanted.force || count.is_multiple_of(FORCE_EVERY);
+        let told = lock(seen).take();
+        let last = || tx.borrow().look.as_ref().map(|l| l.force.clone());
+        let force = told.or_else(|| last().filter(|_| !ask_force));
         let looked = async {
             let probe = prober.probe(LIMIT).await?;
-            let force = match last {
+            let force = match force {
                 Some(force) => force,
-                None => control::in_force(&place, LIMIT).await?,
+                None => control::in_force(place, LIMIT).await?,
             };
             Ok::<_, crate::postgres::PgError>((probe, force))
         };
@@ -114,7 +152,7 @@ pub(super) async fn run(
             continue;
         }
         let answered = looked.is_ok();
-        kicked = !answered;
+        first = !answered;
         tx.send_modify(|l| {
             l.ended = ended;
             match looked {
@@ -141,7 +179,7 @@ pub(super) async fn run(
         }
         let pause = if wanted.soon || !answered { SOON } else { EVERY };
         tokio::select! {
-            () = kick.notified() => kicked = true,
+            () = kick.notified() => {}
             () = tokio::time::sleep(pause) => {}
             changed = target.changed() => if changed.is_err() { return },
         }

@@ -118,7 +118,16 @@ pub(super) async fn driver(env: &Arc<Env>, group: &str, known: watch::Receiver<K
     let (writes_tx, writes) = watch::channel(Writes::default());
     let kick = Arc::new(Notify::new());
     let clock = env.clock.clone();
-    let looks = look::run(place.clone(), clock.clone(), target_rx.clone(), kick.clone(), looked_tx);
+    let force = look::Seen::default();
+    let looks = look::Looks {
+        place: place.clone(),
+        clock: clock.clone(),
+        target: target_rx.clone(),
+        kick: kick.clone(),
+        force: force.clone(),
+        tx: looked_tx,
+    };
+    let looks = looks.run();
     let writer = look::write(place, clock, target_rx, writes_tx);
     let helpers = vec![tokio::spawn(looks), tokio::spawn(writer)];
     let (inputs_tx, inputs) = mpsc::channel(32);
@@ -139,6 +148,8 @@ pub(super) async fn driver(env: &Arc<Env>, group: &str, known: watch::Receiver<K
         writes,
         target,
         kick,
+        look_due: false,
+        force,
         inputs,
         events,
         tx,

@@ -276,7 +276,7 @@ impl Driver {
 
     pub(super) fn task_ended(&mut self, now: Duration, outcome: Result<Outcome, String>) {
         let Some(task) = self.task.take() else { return };
-        self.kick.notify_one();
+        self.look_due = true;
         self.acted = Some(now);
         match outcome {
             Ok(Outcome::Started(incarnation, refused)) => {
