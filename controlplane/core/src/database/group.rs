@@ -81,7 +81,7 @@ pub fn decide(
             ..Decision::default()
         };
     }
-    note(spec, record, observed, memory, timing, weaken);
+    let told = note(spec, record, observed, memory, timing, weaken);
     let view = View {
         spec,
         record,
@@ -97,6 +97,7 @@ pub fn decide(
         Phase::Electing => elect::decide(&view),
         Phase::Switching => switch::decide(&view),
     };
+    decision.events.extend(told);
     if let Some(next) = &mut decision.write {
         if (next.epoch, next.phase) != (record.epoch, record.phase) {
             next.since_ms = observed.now_ms;
@@ -116,7 +117,7 @@ pub fn decide(
     decision
 }
 
-/// Keeps what later decisions need of this observation.
+/// Keeps what later decisions need of this observation. Returns what operators are told of it.
 fn note(
     spec: &GroupSpec,
     record: &GroupState,
@@ -124,7 +125,7 @@ fn note(
     memory: &mut Memory,
     timing: &Timing,
     weaken: &Weaken,
-) {
+) -> Vec<Event> {
     let now = observed.now;
     if memory
         .phase_since
@@ -145,8 +146,9 @@ fn note(
         weaken,
     };
     let Some((report, primary)) = view.primary().filter(|_| record.phase == Phase::Steady) else {
-        return;
+        return Vec::new();
     };
+    let told = instances::returned(&view, primary, &mut memory.away);
     let absent = steady::absent_voters(&view, primary);
     memory.gone_since.retain(|n, _| absent.contains(n));
     for node in absent {
@@ -173,6 +175,7 @@ fn note(
             (None, _) => None,
         };
     }
+    told
 }
 
 /// Why there is no failover, or what the group waits for: the group's reasons, then a line for each instance.

@@ -122,6 +122,8 @@ pub struct Memory {
     pub checkpoint: Option<(String, Duration, super::lineage::Lsn)>,
     /// Where the primary's log was when it was last well.
     pub last_primary_log: Option<super::lineage::Lsn>,
+    /// Instances that were lost or are a former primary, and have not been seen to follow since.
+    pub away: super::record::Nodes,
 }
 
 /// A hint to an agent: it saves time and decides nothing.

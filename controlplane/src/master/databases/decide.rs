@@ -96,6 +96,14 @@ impl Master<'_> {
             for finished in decision.finished {
                 self.end_request(name, finished).await?;
             }
+            let told = !decision.events.is_empty();
+            for event in decision.events {
+                let null = serde_json::Value::Null;
+                self.store.note(draft(name, event), null.clone(), null).await?;
+            }
+            if told {
+                self.publish();
+            }
             self.note_held(name, &decision.reasons).await?;
             return Ok(false);
         };

@@ -6,7 +6,7 @@ use super::Draft;
 use super::view::View;
 use crate::database::durability::asks_nobody;
 use crate::database::local::{Directory, PrimaryReport};
-use crate::database::observed::{Decision, Finished, Wanted};
+use crate::database::observed::{Decision, Event, Finished, Wanted};
 use crate::database::record::{InstanceState, Nodes, Rebuild};
 use crate::database::spec::RoleWanted;
 use crate::model::{Presence, Severity};
@@ -141,7 +141,7 @@ pub(super) fn rebuild(view: &View<'_>, primary: &PrimaryReport, decision: &mut D
                     i.filled = true;
                 }
                 let reason = next.reason.clone();
-                let text = format!("{node} follows {} again", record.primary.as_deref().unwrap_or_default());
+                let text = follows(node, record.primary.as_deref().unwrap_or_default());
                 return Some(Draft::new(next, &reason).event("db.rejoined", Severity::Info, text));
             }
             continue;
@@ -204,6 +204,34 @@ pub(super) fn rebuild(view: &View<'_>, primary: &PrimaryReport, decision: &mut D
         return Some(Draft::new(next, &reason).event("db.rebuild", Severity::Info, format!("{node} is {verb}: {why}")));
     }
     None
+}
+
+/// Keeps who is away, and tells of those that follow again. The end of a rebuild is told with the record that ends it.
+pub(super) fn returned(view: &View<'_>, primary: &PrimaryReport, away: &mut Nodes) -> Vec<Event> {
+    let record = view.record;
+    let named = record.primary.as_deref().unwrap_or_default();
+    let former = record.last.as_ref().filter(|l| l.done).and_then(|l| l.from.as_deref());
+    away.retain(|n| n != named && record.instances.contains_key(n));
+    let mut told = Vec::new();
+    for (node, instance) in record.instances.iter().filter(|(n, _)| *n != named) {
+        if !primary.flushed.contains_key(node) {
+            // The others reconnect to a new primary within moments, and that is no news.
+            if view.recent(node).is_none() || former == Some(node.as_str()) {
+                away.insert(node.clone());
+            }
+        } else if away.remove(node) && instance.rebuild.is_none() {
+            told.push(Event {
+                kind: "db.rejoined",
+                severity: Severity::Info,
+                text: follows(node, named),
+            });
+        }
+    }
+    told
+}
+
+fn follows(node: &str, primary: &str) -> String {
+    format!("{node} follows {primary} again")
 }
 
 /// The granters of an `async` or degraded group (R13).

@@ -2,6 +2,7 @@
 
 mod alone;
 mod properties;
+mod returned;
 
 use std::time::Duration;
 
