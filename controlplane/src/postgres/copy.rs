@@ -284,7 +284,12 @@ fn left_overs(place: &Place, work: &Work) -> Result<Vec<PathBuf>> {
     let copies = place.beside(COPY);
     let prefix = copies.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut left = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(PgError::files(dir))? {
+    let entries = match std::fs::read_dir(dir) {
+        // It is made with the data directory.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(left),
+        entries => entries.map_err(PgError::files(dir))?,
+    };
+    for entry in entries {
         let name = entry.map_err(PgError::files(dir))?.file_name();
         let path = dir.join(&name);
         if name.to_string_lossy().starts_with(&prefix) && !work.kept.contains(&path) {

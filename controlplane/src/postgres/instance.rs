@@ -249,13 +249,18 @@ impl Instance {
         Err(PgError::refused("the group's parameters", why))
     }
 
-    /// Makes an empty directory of the account's.
+    /// Makes an empty directory of the account's, and what leads to it where it is missing.
     pub(super) async fn make_dir(&self, dir: &Path) -> Result<()> {
         let (dir, account) = (dir.to_owned(), self.account.clone());
         blocking("making a directory", FILES_LIMIT, move || {
-            private_dir(&dir).map_err(PgError::files(&dir))?;
-            account.give(&dir).map_err(PgError::files(&dir))?;
-            sync_parent(&dir).map_err(PgError::files(&dir))
+            let mut missing: Vec<&Path> = dir.ancestors().skip(1).take_while(|d| !d.exists()).collect();
+            missing.reverse();
+            for dir in missing.into_iter().chain([dir.as_path()]) {
+                private_dir(dir).map_err(PgError::files(dir))?;
+                account.give(dir).map_err(PgError::files(dir))?;
+                sync_parent(dir).map_err(PgError::files(dir))?;
+            }
+            Ok(())
         })
         .await
     }

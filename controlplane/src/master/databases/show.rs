@@ -215,7 +215,10 @@ impl Master<'_> {
             let word = i.state().word();
             match i.state() {
                 v1::InstanceState::Streaming => {}
-                v1::InstanceState::Unspecified => problems.push(format!("{}: does not report", i.node)),
+                v1::InstanceState::Unspecified if i.detail.is_empty() => {
+                    problems.push(format!("{}: does not report", i.node));
+                }
+                v1::InstanceState::Unspecified => problems.push(format!("{}: cannot be run: {}", i.node, i.detail)),
                 _ if i.detail.is_empty() => problems.push(format!("{}: {word}", i.node)),
                 _ => problems.push(format!("{}: {word}: {}", i.node, i.detail)),
             }

@@ -176,3 +176,19 @@ async fn a_start_takes_over_what_it_finds() {
     node.set_names(super::rig::any(&["n2"], 1)).await.unwrap();
     assert_eq!(node.ask("SELECT current_setting('work_mem')").await, "8MB");
 }
+
+/// As on a node that has PostgreSQL's packages and never had a cluster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_is_made_with_all_that_leads_to_it() {
+    use std::os::unix::fs::MetadataExt as _;
+    let rig = Rig::new().await;
+    let data = rig.path().join("lib/15/main");
+    let node = rig.node_at("n1", Some(&data)).await;
+    node.instance.repair().await.unwrap();
+    assert!(!data.parent().unwrap().exists(), "a look makes nothing");
+    node.instance.create(&node.settings).await.unwrap();
+    let owner = data.metadata().unwrap().uid();
+    for dir in data.ancestors().take(3) {
+        assert_eq!(dir.metadata().unwrap().uid(), owner, "{}", dir.display());
+    }
+}
