@@ -12,5 +12,12 @@ pub mod failover;
 pub mod netns;
 #[cfg(unix)]
 pub mod postgres;
+pub mod session;
 pub mod sim;
 pub mod zookeeper;
+
+/// Says that a test was not made, where the test runner does not swallow it.
+pub fn skipped(test: &str, why: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED {test}: {why}");
+}

@@ -1,19 +1,54 @@
-//! A network of nodes that can be cut: anonymous network namespaces, joined by a bridge.
+//! A network of nodes that can be cut, as a whole, from one another and in one direction: anonymous network namespaces,
+//! joined by a bridge.
 //!
 //! The calling thread moves into a namespace of its own, which holds the bridge; each node gets one more, held by a child
 //! process. Nothing has a name, so nothing can be left behind: all of it goes with the thread and its children. It must
 //! never be used on a thread that does anything else afterwards, nor touch the machine's own network.
 
+use std::future::Future;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// The address of the bridge, where the calling thread is.
 pub const HUB: &str = "10.88.0.254";
+
+/// Nobody's: what is sent there is lost, and nobody is told.
+const NOWHERE: &str = "02:00:00:00:00:ff";
+
+/// An end of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// A node; the first is 0.
+    Node(u8),
+    /// Where the calling thread is.
+    Hub,
+}
+
+/// Runs a test on a thread of its own in a network of `n` nodes, which ends with it. Where no network can be made it is not
+/// run, and that is said.
+///
+/// # Errors
+/// Those of the test, or if it panics.
+pub fn inside<F>(name: &str, n: u8, test: fn(Network) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>> + 'static,
+{
+    if let Err(why) = Network::possible() {
+        crate::skipped(name, &why);
+        return Ok(());
+    }
+    let thread = std::thread::spawn(move || {
+        let network = Network::enter(n)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(test(network))
+    });
+    thread.join().map_err(|_| anyhow!("the test panicked"))?
+}
 
 /// The network, held by the thread that made it.
 #[derive(Debug)]
@@ -143,6 +178,37 @@ impl Network {
     /// If the system refuses.
     pub fn heal(&self, node: u8) -> Result<()> {
         ip(&format!("link set v{node} master br0"))
+    }
+
+    /// Loses every packet from one end to another, in this direction alone; nobody is told.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn lose(&self, from: End, to: End) -> Result<()> {
+        self.neighbour(from, to, &format!("replace ADDR lladdr {NOWHERE} nud permanent"))
+    }
+
+    /// Lets the packets from one end to another pass again.
+    ///
+    /// # Errors
+    /// If the system refuses, or they were not lost.
+    pub fn pass(&self, from: End, to: End) -> Result<()> {
+        self.neighbour(from, to, "del ADDR")
+    }
+
+    fn neighbour(&self, from: End, to: End, what: &str) -> Result<()> {
+        let address = match to {
+            End::Node(node) => self.address(node),
+            End::Hub => HUB.to_owned(),
+        };
+        let what = what.replace("ADDR", &address);
+        match from {
+            End::Hub => ip(&format!("neigh {what} dev br0")),
+            End::Node(node) => {
+                let pid = self.nodes[usize::from(node)].id();
+                run("nsenter", &format!("--net --target {pid} -- ip neigh {what} dev eth0"))
+            }
+        }
     }
 }
 

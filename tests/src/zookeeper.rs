@@ -68,7 +68,11 @@ impl ZkServer {
         let mut last = None;
         // A free port may be gone by the time Java binds it.
         for _ in 0..3 {
-            let port = free_port(&options.bind)?;
+            let port = match options.under.is_empty() {
+                true => free_port(&options.bind)?,
+                // A host of its own, where nobody else is.
+                false => 2181,
+            };
             let mut server = ZkServer::prepare(options.clone(), port, "")?;
             server.spawn()?;
             match server.ready().await {

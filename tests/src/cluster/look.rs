@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use ha_proto::v1::{Change, ClusterState, GetStateRequest, ListChangesRequest, Node, NodeState};
+use ha_proto::v1::{Change, ClusterState, GetStateRequest, ListChangesRequest, Node, NodeState, TransferMasterRequest};
 use hactl::error::CliError;
 use tokio::time::{Instant, sleep};
 
@@ -67,6 +67,28 @@ impl Cluster {
             .wait_until("there is a master", |s| !master_of(s).is_empty())
             .await?;
         Ok(master_of(&state).to_owned())
+    }
+
+    /// Makes this node the master, and waits until it is.
+    ///
+    /// # Errors
+    /// If it does not become so within [`LIMIT`].
+    pub async fn lead_at(&self, node: &str) -> Result<()> {
+        let begun = Instant::now();
+        let mut client = self.client_at(&self.bundle("admin")?, self.endpoints(), Duration::from_secs(2))?;
+        loop {
+            let state = client.get_state(GetStateRequest {}).await;
+            if state.is_ok_and(|s| master_of(&s) == node) {
+                return Ok(());
+            }
+            let request = TransferMasterRequest {
+                to: node.to_owned(),
+                ..TransferMasterRequest::default()
+            };
+            let asked = client.transfer_master(request).await;
+            ensure!(begun.elapsed() < LIMIT, "mastership does not move: {asked:?}");
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// The names of the other nodes.

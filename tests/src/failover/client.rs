@@ -3,15 +3,16 @@
 //! It counts as acknowledged what PostgreSQL answered without the warning that a synchronous wait was cancelled, and keeps
 //! the number of each such row, to look for it afterwards.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use futures::future::{poll_fn, select_ok};
+use futures::future::select_ok;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_postgres::{AsyncMessage, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Config, SimpleQueryMessage};
+
+use crate::session::Session;
 
 /// Between two rows.
 const EVERY: Duration = Duration::from_millis(5);
@@ -60,44 +61,14 @@ fn config(host: &str, port: u16) -> Config {
     config
 }
 
-/// A connection on which nothing is lost: it notes the warning that makes an answer worthless.
-struct Open {
-    client: tokio_postgres::Client,
-    warned: Arc<AtomicBool>,
-    driver: JoinHandle<()>,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-async fn open(host: &str, port: u16) -> Result<Open> {
-    let config = config(host, port);
-    let (client, mut connection) = timeout(CONNECT * 2, config.connect(NoTls)).await??;
-    let warned = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&warned);
-    let driver = tokio::spawn(async move {
-        while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
-            if let AsyncMessage::Notice(notice) = message
-                && notice.message().contains("canceling")
-            {
-                flag.store(true, Ordering::SeqCst);
-            }
-        }
-    });
-    Ok(Open { client, warned, driver })
-}
-
 /// Between two attempts at one host: each costs the servers a process, on a machine that has to do everything else too.
 const AGAIN: Duration = Duration::from_millis(50);
 /// Between two questions to a standby whether it may be written to: these cost next to nothing.
 const ASK: Duration = Duration::from_millis(10);
 
 /// A connection to this host, once it may be written to.
-async fn writable(host: &str, port: u16, limit: Instant) -> Result<Open> {
-    let open = open(host, port).await?;
+async fn writable(host: &str, port: u16, limit: Instant) -> Result<Session> {
+    let open = Session::open(&config(host, port), CONNECT * 2).await?;
     loop {
         let asked = timeout(ROW, open.client.simple_query("show transaction_read_only")).await??;
         let off = |m: &SimpleQueryMessage| matches!(m, SimpleQueryMessage::Row(r) if r.get(0) == Some("off"));
@@ -111,7 +82,7 @@ async fn writable(host: &str, port: u16, limit: Instant) -> Result<Open> {
 
 /// The first host that may be written to. All are tried at once and again and again: one that is silent must not hold up
 /// the others, for what is measured is the system and not how patient a client is.
-async fn any(hosts: &[(String, u16)]) -> Result<Open> {
+async fn any(hosts: &[(String, u16)]) -> Result<Session> {
     ensure!(!hosts.is_empty(), "no hosts");
     let limit = Instant::now() + EACH;
     let tries = hosts.iter().map(|(host, port)| {
@@ -142,7 +113,7 @@ async fn insert_for_ever(hosts: Vec<(String, u16)>, table: &'static str, log: Ar
             number += 1;
             let row = async { open.client.execute(&sql, &[&number]).await };
             match timeout(ROW, row).await {
-                Ok(Ok(_)) if !open.warned.load(Ordering::SeqCst) => {
+                Ok(Ok(_)) if !open.warned() => {
                     if let Ok(mut log) = log.lock() {
                         log.rows.push((Instant::now(), number));
                     }

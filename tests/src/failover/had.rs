@@ -4,14 +4,12 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use ha_proto::v1;
-use hactl::error::CliError;
 use nix::unistd::Pid;
-use tokio::time::{Instant, sleep};
 
 use super::Managed;
-use crate::cluster::{Cluster, Options, Place, master_of};
+use crate::cluster::{Cluster, Options, Place};
 use crate::netns::Network;
 use crate::zookeeper::ZkEnsemble;
 
@@ -20,8 +18,6 @@ const PROXY: u16 = 5000;
 const GROUP: &str = "main";
 /// How long a question to the cluster may take before it is taken for unanswered.
 const ASK: Duration = Duration::from_secs(2);
-/// How long mastership may take to move where a measurement wants it.
-const MOVE: Duration = Duration::from_secs(30);
 
 pub(super) struct Had {
     cluster: Cluster,
@@ -156,19 +152,7 @@ impl Managed for Had {
     }
 
     async fn lead_at(&mut self, node: u8) -> Result<bool> {
-        let begun = Instant::now();
-        loop {
-            let state = self.client()?.get_state(v1::GetStateRequest {}).await;
-            if state.is_ok_and(|s| master_of(&s) == name(node)) {
-                return Ok(true);
-            }
-            let request = v1::TransferMasterRequest {
-                to: name(node),
-                ..v1::TransferMasterRequest::default()
-            };
-            let asked: Result<_, CliError> = self.client()?.transfer_master(request).await;
-            ensure!(begun.elapsed() < MOVE, "mastership does not move: {asked:?}");
-            sleep(Duration::from_millis(100)).await;
-        }
+        self.cluster.lead_at(&name(node)).await?;
+        Ok(true)
     }
 }

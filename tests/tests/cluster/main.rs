@@ -16,12 +16,12 @@ mod partition;
 mod values;
 mod zookeeper;
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ha_proto::v1::{ChangeOptions, ChangeResult, UpdateNodeRequest};
 use ha_tests::cluster::{Cluster, LIMIT, SESSION};
+use ha_tests::skipped;
 use tokio::time::sleep;
 
 /// Longer than a session lives without its holder.
@@ -59,9 +59,4 @@ async fn restarted(cluster: &Cluster, node: &str, seq: u64) -> Result<()> {
         );
         sleep(Duration::from_millis(50)).await;
     }
-}
-
-/// Says that a test was not made, where the test runner does not swallow it.
-fn skipped(test: &str, why: &str) {
-    let _ = writeln!(std::io::stderr(), "\nSKIPPED {test}: {why}");
 }

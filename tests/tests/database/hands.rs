@@ -1,6 +1,7 @@
 //! What a test does to single servers and processes of a group, past had: statements as the superuser, signals to what
 //! PostgreSQL started, a look at the history.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
 use crate::rig::{GROUP, Group, processes_of};
+use crate::writer::{Mark, Writer};
 
 impl Group {
     /// Where the node sees its directory: it may have a file system of its own there.
@@ -115,6 +117,130 @@ impl Group {
         });
         ensure!(told, "nothing tells of a failover from {from} to {to}: {entries:?}");
         Ok(())
+    }
+}
+
+impl Group {
+    /// Everything of a node: daemon, guard, postmaster and what it started.
+    pub(crate) fn signal_node(&self, node: &str, what: Signal) -> Result<()> {
+        let dir = self.dir(node)?.display().to_string();
+        let mut told = BTreeSet::new();
+        // What has started another process meanwhile is found with it.
+        loop {
+            let new: Vec<i32> = processes_of(&dir).into_iter().filter(|p| told.insert(*p)).collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            signal(&new, what);
+        }
+    }
+
+    /// The epoch of the record.
+    pub(crate) async fn epoch(&self) -> Result<u64> {
+        Ok(self.group().await?.record.unwrap_or_default().epoch)
+    }
+
+    /// Waits until an event of this kind came after `seq`.
+    pub(crate) async fn told(&self, seq: u64, kind: &str) -> Result<()> {
+        let limit = Instant::now() + LIMIT;
+        loop {
+            let events = self.cluster.changes_since(seq).await?;
+            if events.iter().any(|e| e.kind == kind) {
+                return Ok(());
+            }
+            let kinds: Vec<_> = events.iter().map(|e| (&e.kind, &e.text)).collect();
+            ensure!(Instant::now() < limit, "nothing tells of {kind}: {kinds:?}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// One fault at a primary, from a whole group to a whole group. What does not hold is told with the fault's name.
+pub(crate) struct Fault {
+    name: &'static str,
+    /// The primary.
+    pub(crate) first: String,
+    epoch: u64,
+    seq: u64,
+    mark: Mark,
+    began: Instant,
+}
+
+impl Fault {
+    /// The group is whole, and rows are written.
+    pub(crate) async fn begin(name: &'static str, group: &Group, writer: &Writer) -> Result<Fault> {
+        let first = group.whole().await.context(name)?;
+        writer.wrote_more(20).await.context(name)?;
+        Ok(Fault {
+            name,
+            first,
+            epoch: group.epoch().await?,
+            seq: group.cluster.revision().await?,
+            mark: writer.mark(),
+            began: Instant::now(),
+        })
+    }
+
+    /// Another one becomes primary and takes writes while the fault lasts. Returns it.
+    pub(crate) async fn succeeded(&self, group: &Group, writer: &Writer) -> Result<String> {
+        let second = group.primary_other_than(&self.first).await.context(self.name)?;
+        writer.wrote_more(20).await.context(self.name)?;
+        Ok(second)
+    }
+
+    /// The fault is over: the group becomes whole under this successor, and its events tell what happened.
+    pub(crate) async fn heals_under(self, second: &str, group: &Group, writer: &Writer) -> Result<()> {
+        let name = self.name;
+        let whole = group.whole().await.context(name)?;
+        ensure!(whole == second, "{name}: {second} became primary, and {whole} is");
+        writer.wrote_more(20).await.context(name)?;
+        group.told_of_failover(&self.first, second).await.context(name)?;
+        for kind in [
+            "db.electing",
+            "db.promoting",
+            "db.primary",
+            "db.failover",
+            "db.rejoined",
+        ] {
+            group.told(self.seq, kind).await.context(name)?;
+        }
+        self.verdict("succeeded, and whole again");
+        Ok(())
+    }
+
+    /// The fault is over, and nothing came of it: no write was disturbed, and nobody else became primary.
+    pub(crate) async fn disturbed_nobody(self, group: &Group, writer: &Writer) -> Result<()> {
+        let name = self.name;
+        let whole = group.whole().await.context(name)?;
+        let epoch = group.epoch().await?;
+        ensure!(
+            (whole.as_str(), epoch) == (self.first.as_str(), self.epoch),
+            "{name}: {whole} is primary of epoch {epoch}, {} was of {}",
+            self.first,
+            self.epoch
+        );
+        writer.wrote_more(20).await.context(name)?;
+        writer.never_interrupted_since(self.mark).context(name)?;
+        let none = [
+            "db.electing",
+            "db.promoting",
+            "db.primary",
+            "db.failover",
+            "db.degraded",
+        ];
+        group.cluster.assert_none_since(self.seq, &none).await.context(name)?;
+        self.verdict("no write disturbed, nobody else primary");
+        Ok(())
+    }
+
+    /// Says how it ended.
+    pub(crate) fn verdict(&self, what: &str) {
+        eprintln!("{}: {what} ({:.1} s)", self.name, self.began.elapsed().as_secs_f64());
+    }
+
+    /// What happened since it began, for what the test asks on its own.
+    pub(crate) fn seq(&self) -> u64 {
+        self.seq
     }
 }
 

@@ -4,15 +4,21 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
+mod adoption;
 mod config;
+mod coordinator;
+mod cuts;
 mod disk;
 mod divergence;
+mod frozen;
 mod hands;
 mod interrupted;
 mod leftover;
+mod nodes;
 mod ports;
 mod rig;
 mod seals;
+mod writer;
 
 use anyhow::{Result, ensure};
 use ha_proto::v1;
@@ -20,8 +26,8 @@ use ha_proto::v1;
 use rig::Group;
 
 /// Every row that was acknowledged is there, once.
-pub(crate) async fn nothing_is_lost(group: &Group, writer: rig::Writer) -> Result<u64> {
-    let acknowledged = writer.finish().await?;
+pub(crate) async fn nothing_is_lost(group: &Group, writer: writer::Writer) -> Result<u64> {
+    let acknowledged = writer.finish()?;
     ensure!(!acknowledged.is_empty(), "nothing was ever acknowledged");
     let there = group.rows().await?;
     let lost: Vec<_> = acknowledged.iter().filter(|n| !there.contains(n)).collect();

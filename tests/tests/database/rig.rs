@@ -1,26 +1,28 @@
-//! A cluster with one group on it, a client that writes, and the faults. Whatever becomes of a test, nothing of it is left
+//! A cluster with one group on it, and the faults. Whatever becomes of a test, nothing of it is left
 //! running.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use controlplane::postgres::provision::verifier;
 use ha_proto::v1;
-use ha_tests::cluster::{Cluster, LIMIT, Options, Place};
-use ha_tests::zookeeper::free_port;
+use ha_tests::cluster::{Cluster, Options, Place};
+use ha_tests::netns::Network;
+use ha_tests::zookeeper::{ZkOptions, free_port};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_postgres::{Config, NoTls};
+
+use crate::writer::Writer;
 
 const PASSWORD: &str = "of a test";
 pub(crate) const GROUP: &str = "main";
-/// One statement of the writer.
-const STATEMENT: Duration = Duration::from_secs(3);
+const NO_PROXY: &str = "[proxy]\nenabled = false\n";
+/// The node of a network that has ZooKeeper.
+pub(crate) const ZOOKEEPER: u8 = 3;
 /// A group is made, or whole again, within this time on a machine that is busy with other tests.
 const WHOLE: Duration = Duration::from_secs(150);
 
@@ -75,7 +77,7 @@ impl Group {
 
     /// The same where the nodes run in these places, and with changes to what is wanted of the group.
     pub(crate) async fn create_with(places: Vec<Place>, change: impl FnOnce(&mut v1::GroupSpec)) -> Result<Group> {
-        Group::create_in("[proxy]\nenabled = false\n", places, change).await
+        Group::create_in(NO_PROXY, places, change).await
     }
 
     /// The same with this in each node's had.toml.
@@ -84,11 +86,60 @@ impl Group {
         places: Vec<Place>,
         change: impl FnOnce(&mut v1::GroupSpec),
     ) -> Result<Group> {
-        let cluster = Cluster::start(Options {
+        let options = Options {
             config: config.to_owned(),
-            subscribers: false,
             places,
             ..Options::default()
+        };
+        Group::create_on(options, |_, spec| {
+            change(spec);
+            Ok(())
+        })
+        .await
+    }
+
+    /// The same on nodes that something is done to before the group is made.
+    pub(crate) async fn create_on_found(
+        places: Vec<Place>,
+        change: impl FnOnce(&Cluster, &mut v1::GroupSpec) -> Result<()>,
+    ) -> Result<Group> {
+        let options = Options {
+            config: NO_PROXY.to_owned(),
+            places,
+            ..Options::default()
+        };
+        Group::create_on(options, change).await
+    }
+
+    /// A group on the first three nodes of a network; ZooKeeper has the fourth.
+    pub(crate) async fn create_on_network(network: &Network) -> Result<Group> {
+        let place = |node| Place {
+            host: network.address(node),
+            // Nobody else is there.
+            ports: (7400, 7401),
+            under: network.under(node),
+        };
+        let options = Options {
+            config: NO_PROXY.to_owned(),
+            places: (0..3).map(place).collect(),
+            zookeeper: ZkOptions {
+                bind: network.address(ZOOKEEPER),
+                under: network.under(ZOOKEEPER),
+                ..ZkOptions::default()
+            },
+            ..Options::default()
+        };
+        Group::create_on(options, |_, _| Ok(())).await
+    }
+
+    async fn create_on(
+        options: Options,
+        change: impl FnOnce(&Cluster, &mut v1::GroupSpec) -> Result<()>,
+    ) -> Result<Group> {
+        let alone = options.places.iter().any(|p| p.ports.0 != 0);
+        let cluster = Cluster::start(Options {
+            subscribers: false,
+            ..options
         })
         .await?;
         let mut group = Group {
@@ -101,7 +152,7 @@ impl Group {
         for daemon in &group.cluster.daemons {
             open(&daemon.dir)?;
             let host = daemon.address.rsplit_once(':').context("no port")?.0.to_owned();
-            let port = free_port(&host)?;
+            let port = if alone { 5432 } else { free_port(&host)? };
             members.push(v1::InstanceSpec {
                 node: daemon.name.clone(),
                 role: v1::InstanceRole::Sync.into(),
@@ -126,11 +177,14 @@ impl Group {
             members,
             roles: vec![role],
             databases: vec![database],
-            hba: vec!["host all all 127.0.0.0/8 scram-sha-256".into()],
+            hba: vec![
+                "host all all 127.0.0.0/8 scram-sha-256".into(),
+                "host all all 10.88.0.0/24 scram-sha-256".into(),
+            ],
             parameters: [("shared_buffers".to_owned(), "16MB".to_owned())].into(),
             ..v1::GroupSpec::default()
         };
-        change(&mut spec);
+        change(&group.cluster, &mut spec)?;
         let request = v1::CreateGroupRequest {
             name: GROUP.into(),
             spec: Some(spec),
@@ -161,7 +215,7 @@ impl Group {
         }
     }
 
-    /// Waits until the group has a primary that takes writes, and two voters that stream from it. Returns the primary.
+    /// Waits until the group is healthy: it has a primary that takes writes, and two voters that stream from it. Returns the primary.
     pub(crate) async fn whole(&self) -> Result<String> {
         let group = self
             .until("the group is whole", |g| {
@@ -171,6 +225,7 @@ impl Group {
                 let voters = record.rules.last().map_or(0, |r| r.voters.len());
                 record.phase() == v1::GroupPhase::Steady
                     && record.rules.len() == 1
+                    && g.health() == v1::GroupHealth::Healthy
                     && (voters, streams.count(), running.count()) == (2, 2, 1)
             })
             .await?;
@@ -264,11 +319,10 @@ impl Group {
         config
     }
 
-    /// A client that writes numbers one after the other, and keeps those that were acknowledged.
+    /// Clients that write numbers, one at each instance.
     pub(crate) fn writer(&self, _first: &str) -> Writer {
-        let acknowledged: Arc<Mutex<Vec<i64>>> = Arc::default();
-        let task = tokio::spawn(write(self.config(), acknowledged.clone()));
-        Writer { acknowledged, task }
+        let each = self.hosts.iter().map(|(host, port)| Group::client(host, *port));
+        Writer::start(each.collect())
     }
 
     /// The numbers that are there.
@@ -278,84 +332,5 @@ impl Group {
         let rows = client.query("SELECT n FROM numbers", &[]).await?;
         connection.abort();
         Ok(rows.iter().map(|r| r.get(0)).collect())
-    }
-}
-
-/// Writes until it is dropped. A number whose outcome is unknown is never used again.
-async fn write(config: Config, acknowledged: Arc<Mutex<Vec<i64>>>) {
-    let mut next = 0i64;
-    loop {
-        let Ok(Ok((client, mut connection))) = timeout(STATEMENT, config.connect(NoTls)).await else {
-            sleep(Duration::from_millis(20)).await;
-            continue;
-        };
-        // A commit whose wait was cancelled is told by a warning, and is none that counts.
-        let doubted = Arc::new(Mutex::new(false));
-        let heard = doubted.clone();
-        let driver = tokio::spawn(async move {
-            while let Some(Ok(message)) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
-                if matches!(message, tokio_postgres::AsyncMessage::Notice(_)) {
-                    *heard.lock().unwrap() = true;
-                }
-            }
-        });
-        let made = client.batch_execute(
-            "SET client_min_messages = warning; CREATE TABLE IF NOT EXISTS numbers (n bigint PRIMARY KEY)",
-        );
-        if matches!(timeout(STATEMENT, made).await, Ok(Ok(()))) {
-            *doubted.lock().unwrap() = false;
-            loop {
-                next += 1;
-                let written = async { client.execute("INSERT INTO numbers VALUES ($1)", &[&next]).await };
-                if !matches!(timeout(STATEMENT, written).await, Ok(Ok(1))) || *doubted.lock().unwrap() {
-                    break;
-                }
-                acknowledged.lock().unwrap().push(next);
-                sleep(Duration::from_millis(5)).await;
-            }
-        }
-        driver.abort();
-    }
-}
-
-pub(crate) struct Writer {
-    acknowledged: Arc<Mutex<Vec<i64>>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Writer {
-    fn count(&self) -> usize {
-        self.acknowledged.lock().unwrap().len()
-    }
-
-    /// Waits until so many were acknowledged.
-    pub(crate) async fn wrote(&self, count: usize) -> Result<()> {
-        let limit = Instant::now() + LIMIT;
-        while self.count() < count {
-            ensure!(
-                Instant::now() < limit,
-                "only {} of {count} were acknowledged",
-                self.count()
-            );
-            sleep(Duration::from_millis(10)).await;
-        }
-        Ok(())
-    }
-
-    /// Waits until so many more were acknowledged.
-    pub(crate) async fn wrote_more(&self, more: usize) -> Result<()> {
-        self.wrote(self.count() + more).await
-    }
-
-    /// What was acknowledged; it writes no more.
-    pub(crate) async fn finish(self) -> Result<Vec<i64>> {
-        self.task.abort();
-        Ok(self.acknowledged.lock().unwrap().clone())
     }
 }
