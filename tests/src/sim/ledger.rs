@@ -373,9 +373,10 @@ impl Ledger {
         if path.starts_with("/leases/") && !self.ephemerals.iter().any(registered) {
             return Ok(());
         }
-        // A lease that has run out for certain, and the candidacy of whoever held it, need not wait for the session's end.
+        // A lease in which nobody is master for certain any more, and the candidacy of whoever held it, need not wait for the
+        // session's end.
         let leased = |(p, e): (&String, &Ephemeral)| p.starts_with("/leases/") && e.session == held.session;
-        if path.starts_with("/leases/") && held.written.elapsed() >= self.timeout * 2 / 3 {
+        if path.starts_with("/leases/") && held.written.elapsed() >= self.timeout / 2 {
             return Ok(());
         }
         if path.starts_with("/election/") && !self.ephemerals.iter().any(leased) {

@@ -350,12 +350,12 @@ impl World {
 
     /// The machine whose daemon acts as master and whose lease holds.
     pub fn master(&self) -> Option<Rc<Machine>> {
-        self.machines().into_iter().find(|m| acts_on(m).is_some())
+        self.machines().into_iter().find(|m| acts_on(m, self.traits.timeout).is_some())
     }
 
     /// How many act as master.
     pub fn masters(&self) -> usize {
-        self.machines.borrow().iter().filter(|m| acts_on(m).is_some()).count()
+        self.machines.borrow().iter().filter(|m| acts_on(m, self.traits.timeout).is_some()).count()
     }
 
     /// Checks what must hold at every moment. `polled` is the process that may have changed.
@@ -419,7 +419,7 @@ impl World {
             return;
         };
         let before = self.acting.borrow().get(&polled).copied();
-        let now = acts_on(machine);
+        let now = acts_on(machine, self.traits.timeout);
         if now != before {
             match now {
                 Some(term) => self.trace.say(&machine.label, format!("acts as master (term {term})")),
@@ -435,7 +435,7 @@ impl World {
         }
         let Some(term) = now else { return };
         for other in machines.iter().filter(|m| !Rc::ptr_eq(m, machine)) {
-            if let Some(theirs) = acts_on(other) {
+            if let Some(theirs) = acts_on(other, self.traits.timeout) {
                 self.ledger().wrong(format!(
                     "two masters: {} in term {term} and {} in term {theirs}",
                     machine.label, other.label
@@ -446,16 +446,17 @@ impl World {
 }
 
 /// The term in which a machine's daemon acts.
-fn acts_on(machine: &Machine) -> Option<u64> {
-    machine.process.borrow().as_ref().and_then(|p| acts(p))
+fn acts_on(machine: &Machine, timeout: Duration) -> Option<u64> {
+    machine.process.borrow().as_ref().and_then(|p| acts(p, timeout))
 }
 
-/// The term in which a process acts: it shows a handle, and its session's lease holds on its own clock.
-fn acts(process: &Process) -> Option<u64> {
+/// The term in which a process acts: it shows a handle, and on its own clock the lease holds for as long as mastership does.
+fn acts(process: &Process, timeout: Duration) -> Option<u64> {
     let term = process.shared.handle.borrow().as_ref()?.term;
     let coordinator = process.shared.coordinator.borrow();
     let lease = *coordinator.as_ref()?.lease().borrow();
-    lease.holds(process.shared.clock.boottime()).then_some(term)
+    let until = ha_core::lease::mastership_until(lease.until?, timeout);
+    (process.shared.clock.boottime() < until).then_some(term)
 }
 
 /// A node's address.
