@@ -350,12 +350,18 @@ impl World {
 
     /// The machine whose daemon acts as master and whose lease holds.
     pub fn master(&self) -> Option<Rc<Machine>> {
-        self.machines().into_iter().find(|m| acts_on(m, self.traits.timeout).is_some())
+        self.machines()
+            .into_iter()
+            .find(|m| acts_on(m, self.traits.timeout).is_some())
     }
 
     /// How many act as master.
     pub fn masters(&self) -> usize {
-        self.machines.borrow().iter().filter(|m| acts_on(m, self.traits.timeout).is_some()).count()
+        self.machines
+            .borrow()
+            .iter()
+            .filter(|m| acts_on(m, self.traits.timeout).is_some())
+            .count()
     }
 
     /// Checks what must hold at every moment. `polled` is the process that may have changed.
