@@ -21,11 +21,26 @@ pub fn is_name(name: &str) -> bool {
         && bytes.iter().all(inner)
 }
 
+/// Greatest length of a node's name: replication slots and connections of PostgreSQL are named after it, with a few
+/// characters more, and it cuts names at 63 bytes.
+pub const NODE_NAME: usize = 50;
+
 /// `name`, if it may name a `what`.
 ///
 /// # Errors
 /// `HA0007` otherwise.
 pub fn check_name(what: &str, name: &str) -> Result<(), CliError> {
+    if what == "node" && is_name(name) && name.len() > NODE_NAME {
+        let short = name[..NODE_NAME].trim_end_matches('-');
+        return Err(
+            CliError::new(codes::BAD_NAME, format!("`{name}` cannot be the name of a node"))
+                .why(format!(
+                    "it has {} characters, and at most {NODE_NAME} fit into the names that PostgreSQL takes for it",
+                    name.len()
+                ))
+                .next(short, "for instance"),
+        );
+    }
     if is_name(name) {
         return Ok(());
     }

@@ -74,7 +74,7 @@ codes! {
     NO_CA "HA0006" DENIED false "this needs the cluster's certificate authority"
         "Certificates are signed with the key that `hactl cluster init` made and that never leaves the operator who keeps it. Bring it into this context with `hactl context add --ca FILE`, or ask the operator who has it."
     BAD_NAME "HA0007" USAGE false "a name is not allowed"
-        "Names of clusters, nodes, users and contexts are 1 to 63 lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen."
+        "Names of clusters, nodes, users and contexts are 1 to 63 lower-case letters, digits and hyphens, beginning with a letter and not ending with a hyphen; a node's has at most 50, for PostgreSQL cuts what is made of it at 63 bytes."
     EXISTS_LOCALLY "HA0008" REFUSED false "this would overwrite something on this machine"
         "A context, a bundle or a directory of this name exists already. Choose another name or remove the old one first."
     BAD_VALUE "HA0009" USAGE false "a value is out of range or malformed"

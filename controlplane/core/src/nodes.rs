@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{NodeRecord, NodeSpec, Presence, Resources, valid_address, valid_label, valid_name};
+use crate::model::{NodeRecord, NodeSpec, Presence, Resources, valid_address, valid_label, valid_node_name};
 use crate::refusal::Refusal;
 
 /// The record a request leads to.
@@ -87,7 +87,10 @@ fn check_spec(name: &str, spec: &NodeSpec, nodes: &Nodes<'_>) -> Result<(), Refu
 /// # Errors
 /// A [`Refusal`] if it is there already or its specification is wrong.
 pub fn add(nodes: &Nodes<'_>, name: &str, spec: NodeSpec, now_ms: i64) -> Result<Outcome, Refusal> {
-    valid_name(name).map_err(|e| Refusal::new("HA0007", format!("node name {name:?}: {e}")))?;
+    valid_node_name(name).map_err(|e| {
+        Refusal::new("HA0007", format!("node name {name:?}: {e}"))
+            .next("hactl node add NAME --addr HOST    a shorter name")
+    })?;
     if nodes.get(name).is_some_and(|r| !r.removed) {
         return Err(Refusal::new("HA0301", format!("node {name} was added already"))
             .next(format!("hactl node show {name}"))
@@ -277,6 +280,7 @@ mod tests {
         let nodes = Nodes::from([("n1", &a), ("n2", &gone)]);
         assert_eq!(code(add(&nodes, "n1", spec("c:1"), 2)), "HA0301");
         assert_eq!(code(add(&nodes, "N 3", spec("c:1"), 2)), "HA0007");
+        assert_eq!(code(add(&nodes, &"n".repeat(51), spec("c:1"), 2)), "HA0007");
         assert_eq!(code(add(&nodes, "n3", spec("a:1"), 2)), "HA0308");
         assert_eq!(code(add(&nodes, "n3", spec("a"), 2)), "HA0009");
         assert!(matches!(add(&nodes, "n2", spec("b:1"), 2), Ok(Outcome::Changed { record, .. }) if !record.removed));

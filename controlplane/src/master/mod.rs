@@ -229,6 +229,7 @@ impl Master<'_> {
             member.stream_broken = Some(now);
         }
         self.begin_databases();
+        self.recover_steps().await?;
         self.complete_histories().await?;
         self.publish();
         self.show_everything();

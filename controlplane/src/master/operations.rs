@@ -54,6 +54,10 @@ impl Master<'_> {
         draft: Draft,
     ) -> Result<(), StoreError> {
         op.state = state;
+        // As it stands, with the steps that were stored since the caller looked.
+        if let Some(stored) = self.store.ops.get(id).and_then(|s| s.envelope.value.as_ref()) {
+            op.steps.clone_from(&stored.steps);
+        }
         op.steps.extend(self.databases.take_steps(id));
         op.steps.push((self.wall_ms(), draft.text.clone()));
         op.finished_ms = Some(self.wall_ms());

@@ -436,6 +436,31 @@ impl Store {
         Ok(())
     }
 
+    /// Stores an operation with no entry in the change log: its last change stays embedded. False if there was no
+    /// connection and it was certainly not carried out.
+    ///
+    /// # Errors
+    /// As [`Store::set_node`].
+    pub(super) async fn keep_op(&mut self, id: &str, value: OperationRecord) -> Result<bool> {
+        self.settle().await?;
+        let Some(stored) = self.ops.get(id).cloned() else {
+            return Ok(true);
+        };
+        let envelope = Envelope {
+            v: FORMAT,
+            term: self.term,
+            write: uuid::Uuid::new_v4().to_string(),
+            change: stored.envelope.change.clone(),
+            value: Some(value),
+        };
+        let kept = self.set(&format!("/ops/{id}"), &stored, &envelope).await?;
+        let done = kept.is_some();
+        if let Some(kept) = kept {
+            self.ops.insert(id.to_owned(), kept);
+        }
+        Ok(done)
+    }
+
     /// Stores the cluster's record.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ha_core::access::issued_ms;
-use ha_core::{valid_address, valid_name};
+use ha_core::{valid_address, valid_name, valid_node_name};
 use ha_proto::{codes, v1};
 
 use super::authority::Authority;
@@ -70,7 +70,7 @@ impl NodeBundle {
         })?;
         let name = bundle.name.clone();
         Self::check(bundle).map_err(|why| {
-            let known = valid_name(&name).is_ok();
+            let known = valid_node_name(&name).is_ok();
             let e = refuse(why);
             if known {
                 e.next(format!("hactl node renew {name}"))
@@ -87,7 +87,7 @@ impl NodeBundle {
             (0 | VERSION, _) => return Err("it has no version or no kind: it is not a bundle".into()),
             (other, _) => return Err(format!("it has version {other}, this had knows version {VERSION}")),
         }
-        valid_name(&bundle.name).map_err(|e| format!("name: {e}"))?;
+        valid_node_name(&bundle.name).map_err(|e| format!("name: {e}"))?;
         valid_name(&bundle.cluster).map_err(|e| format!("cluster: {e}"))?;
         if !is_cluster_id(&bundle.cluster_id) {
             return Err("cluster_id is not a UUID".into());

@@ -15,6 +15,7 @@ mod hands;
 mod interrupted;
 mod leftover;
 mod nodes;
+mod operations;
 mod ports;
 mod rig;
 mod seals;

@@ -3,7 +3,7 @@
 mod names;
 mod records;
 
-pub use names::{NameError, valid_address, valid_label, valid_name};
+pub use names::{NODE_NAME, NameError, valid_address, valid_label, valid_name, valid_node_name};
 pub use records::*;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};

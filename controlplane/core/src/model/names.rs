@@ -29,6 +29,24 @@ pub fn valid_name(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+/// Greatest length of a node's name. PostgreSQL cuts names at 63 bytes: that of a replication slot has `had_` before it, that
+/// of a connection `_e` and the epoch behind it, of up to eleven digits; a certificate's has `node:` before it.
+pub const NODE_NAME: usize = 50;
+
+/// Checks a node's name: a name that fits everything that is made of it.
+///
+/// # Errors
+/// [`NameError`] with what is wrong.
+pub fn valid_node_name(name: &str) -> Result<(), NameError> {
+    valid_name(name)?;
+    if name.len() > NODE_NAME {
+        return Err(NameError(
+            "a node's name has at most 50 characters, for replication slots and connections of PostgreSQL are named after it",
+        ));
+    }
+    Ok(())
+}
+
 /// Checks a label's key or value, or a scenario: 1 to 63 letters, digits and `.-_/`.
 ///
 /// # Errors
@@ -77,6 +95,16 @@ pub fn valid_address(address: &str) -> Result<(), NameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_nodes_fit_what_is_made_of_them() {
+        let longest = "n".repeat(NODE_NAME);
+        assert!(valid_node_name(&longest).is_ok());
+        assert!(crate::database::names::application_name(&longest, 99_999_999_999).len() <= 63);
+        let long = "n".repeat(NODE_NAME + 1);
+        assert!(valid_name(&long).is_ok() && valid_node_name(&long).is_err());
+        assert!(valid_node_name("N").is_err());
+    }
 
     #[test]
     fn names() {

@@ -39,7 +39,7 @@ impl Master<'_> {
             self.advance_group(&name).await?;
             self.show_group(&name);
         }
-        Ok(())
+        self.store_steps().await
     }
 
     async fn decide_group(&mut self, name: &str) -> Result<(), StoreError> {
@@ -248,18 +248,6 @@ impl Master<'_> {
         self.store.note(draft, null.clone(), null).await?;
         self.publish();
         Ok(())
-    }
-
-    /// A step of the operations on a group: shown at once, stored with their end.
-    pub(super) fn note_step(&mut self, name: &str, text: &str) {
-        let now = self.wall_ms();
-        for id in self.running_on(name) {
-            let steps = self.databases.steps.entry(id.clone()).or_default();
-            if steps.last().is_none_or(|(_, t)| t != text) {
-                steps.push((now, text.to_owned()));
-                self.show_operation(&id);
-            }
-        }
     }
 
     /// The operations on a group that are under way.

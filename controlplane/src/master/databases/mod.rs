@@ -16,6 +16,7 @@ mod requests;
 mod restart;
 mod show;
 mod spec;
+mod steps;
 pub(super) mod store;
 #[cfg(test)]
 mod tests;
@@ -123,22 +124,6 @@ impl Databases {
     pub(super) fn next_look(&self) -> Option<Duration> {
         let of = |g: &Group| if g.due { Some(Duration::ZERO) } else { g.look_at };
         self.groups.values().filter_map(of).min()
-    }
-}
-
-impl Databases {
-    /// The steps of an operation that are not stored yet.
-    pub(super) fn take_steps(&mut self, operation: &str) -> Vec<(i64, String)> {
-        self.steps.remove(operation).unwrap_or_default()
-    }
-
-    /// Adds them to an operation as it is shown.
-    pub(super) fn add_steps(&self, operation: &str, shown: &mut v1::Operation) {
-        let steps = self.steps.get(operation).into_iter().flatten();
-        shown.steps.extend(steps.map(|(at, text)| v1::OperationStep {
-            time_unix_ms: *at,
-            text: text.clone(),
-        }));
     }
 }
 

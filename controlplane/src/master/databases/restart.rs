@@ -54,8 +54,7 @@ impl Master<'_> {
 
     /// It was decided that the primary is restarted where it is.
     pub(super) fn restarts_in_place(&self, group: &str, id: &str) -> bool {
-        let steps = self.databases.steps.get(id);
-        let said = steps.is_some_and(|s| s.iter().any(|(_, t)| t.ends_with(IN_PLACE)));
+        let said = self.steps(id).any(|(_, t)| t.ends_with(IN_PLACE));
         let record = self.store.groups.get(group).map(super::StoredGroup::record);
         said || record.is_some_and(|r| r.instances.len() < 2)
     }
@@ -78,9 +77,7 @@ impl Master<'_> {
         if forced {
             let primary = self.store.groups.get(group).and_then(|g| g.record().primary);
             let text = format!("{} {IN_PLACE}", primary.unwrap_or_default());
-            let now = self.wall_ms();
-            self.databases.steps.entry(id.to_owned()).or_default().push((now, text));
-            self.show_operation(id);
+            self.note_step_of(id, text);
             return Ok(());
         }
         let why = refusal.why.first().cloned().unwrap_or_default();
@@ -105,10 +102,8 @@ impl Master<'_> {
             .collect();
         for node in targets.keys().filter(|n| !left.iter().any(|(l, _)| l == *n)) {
             let text = format!("{node} restarted");
-            let steps = self.databases.steps.entry(id.to_owned()).or_default();
-            if !steps.iter().any(|(_, t)| *t == text) {
-                steps.push((self.p.shared.clock.wall_ms(), text));
-                self.show_operation(id);
+            if !self.steps(id).any(|(_, t)| *t == text) {
+                self.note_step_of(id, text);
             }
         }
         if left.is_empty() {
@@ -117,12 +112,7 @@ impl Master<'_> {
             let text = format!("{} restarted", names.join(", "));
             return self.succeed(id, op, String::new(), text).await;
         }
-        let begun = self
-            .databases
-            .steps
-            .get(id)
-            .and_then(|s| s.last().map(|(at, _)| *at))
-            .unwrap_or(op.created_ms);
+        let begun = self.steps(id).next_back().map_or(op.created_ms, |(at, _)| *at);
         if self.wall_ms() > begun.saturating_add(LIMIT_MS) {
             let names: Vec<&str> = left.iter().map(|(n, _)| n.as_str()).collect();
             let text = format!("{} did not come back in time", names.join(", "));

@@ -250,7 +250,8 @@ pub(super) fn decide(view: &View<'_>) -> Decision {
     {
         return name(view, node, report, end, proof.incarnation).decision();
     }
-    let gone = view.recent(to).is_none();
+    // A new master has heard nobody yet: that says nothing until agents could find it.
+    let gone = view.recent(to).is_none() && view.now() >= view.observed.settled_at;
     if gone || late {
         let why = if gone {
             format!("{to} is lost")

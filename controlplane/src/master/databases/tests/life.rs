@@ -216,3 +216,38 @@ async fn a_damaged_record_is_shown_and_left_alone() {
     assert_eq!(e.code.id, "HA0810");
     assert_eq!(rig.zookeeper.dump()["/db/main/state"].0, b"{ not json");
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_master_leaves_a_primary_s_node_and_stays_where_it_went() {
+    let nodes = ["n1", "n2", "n3"];
+    let rig = Rig::new(&nodes).await;
+    rig.create(&["n1", "n2"]).await;
+    let first = rig.group().await.record.unwrap().primary;
+    rig.steady(&first).await;
+    let mut primary = first;
+    for _ in 0..3 {
+        // Wherever the master is, the primary moves onto its node, if it may.
+        let master = rig.state().await.master.unwrap();
+        if master.node != primary && master.node != "n3" {
+            let switchover = GroupChange::Switchover(v1::SwitchoverRequest {
+                to: master.node.clone(),
+                ..v1::SwitchoverRequest::default()
+            });
+            let id = rig.change(switchover).await.unwrap().operation_id;
+            rig.succeeded(&id).await;
+            primary.clone_from(&master.node);
+            rig.steady(&primary).await;
+        }
+        let here = primary.clone();
+        let state = rig
+            .until("the master is elsewhere", |s| {
+                s.master.as_ref().is_some_and(|m| !m.node.is_empty() && m.node != here)
+            })
+            .await;
+        let away = state.master.unwrap();
+        // It rests there: it does not come back, nor go on to a third node.
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        let later = rig.state().await.master.unwrap();
+        assert_eq!((later.node, later.term), (away.node, away.term));
+    }
+}

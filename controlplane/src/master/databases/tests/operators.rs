@@ -196,6 +196,77 @@ async fn instances_are_copied_restarted_and_assigned() {
     );
 }
 
+/// A group on n2, n3 and n4 whose master, n1, has none of it.
+async fn led_from_outside() -> (Rig, String) {
+    let rig = Rig::new(&["n1", "n2", "n3", "n4"]).await;
+    rig.create(&["n2", "n3", "n4"]).await;
+    let first = rig.group().await.record.unwrap().primary;
+    rig.steady(&first).await;
+    (rig, first)
+}
+
+async fn said(rig: &Rig, id: &str, parts: &[&str]) -> Vec<String> {
+    for _ in 0..600 {
+        let steps: Vec<String> = rig.operation(id).await.steps.into_iter().map(|s| s.text).collect();
+        if parts.iter().all(|p| steps.iter().any(|s| s.contains(p))) {
+            return steps;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("{parts:?}: {:#?}", rig.operation(id).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_master_goes_on_with_an_operation_and_has_its_steps() {
+    let (mut rig, first) = led_from_outside().await;
+    let standbys: Vec<String> = ["n2", "n3", "n4"]
+        .into_iter()
+        .filter(|n| *n != first)
+        .map(|n| format!("{n} restarted"))
+        .collect();
+    // The primary stands still: it is left for the next master.
+    rig.pg(&first, |pg| pg.stuck = true);
+    let restart = GroupChange::Restart(v1::RestartRequest {
+        rolling: true,
+        ..v1::RestartRequest::default()
+    });
+    let id = rig.change(restart).await.unwrap().operation_id;
+    let both: Vec<&str> = standbys.iter().map(String::as_str).collect();
+    let before = said(&rig, &id, &[&both[..], &["switching from "]].concat()).await;
+    rig.kill_daemon("n1");
+    rig.pg(&first, |pg| pg.stuck = false);
+    let op = rig.succeeded(&id).await;
+    let after: Vec<String> = op.steps.into_iter().map(|s| s.text).collect();
+    for step in &before {
+        let count = after.iter().filter(|s| *s == step).count();
+        assert_eq!(count, 1, "{step}: {after:#?}");
+    }
+    let of = |part: &str| after.iter().position(|s| s.contains(part));
+    assert!(of("switching from ") < of("is primary of epoch 2"), "{after:#?}");
+    assert!(of("is primary of epoch 2").is_some() && of(&format!("{first} restarted")).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happened_before_an_operation_is_no_step_of_it() {
+    let (mut rig, first) = led_from_outside().await;
+    let to = if first == "n2" { "n3" } else { "n2" };
+    rig.pg(&first, |pg| pg.stuck = true);
+    let id = rig.change(switchover(to, false)).await.unwrap().operation_id;
+    let before = said(&rig, &id, &["checkpoint on ", "switching from "]).await;
+    rig.kill_daemon("n1");
+    rig.pg(&first, |pg| pg.stuck = false);
+    let op = rig.succeeded(&id).await;
+    let after: Vec<String> = op.steps.into_iter().map(|s| s.text).collect();
+    assert!(before.iter().all(|s| after.contains(s)), "{before:#?}\n{after:#?}");
+    assert!(after.iter().any(|s| s.contains("is primary of epoch 2")), "{after:#?}");
+    assert!(
+        !after
+            .iter()
+            .any(|s| s.contains("epoch 1") || s.contains("first primary")),
+        "{after:#?}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_configuration_is_compared_checked_and_kept() {
     let (rig, ..) = group(&["n1", "n2"]).await;
