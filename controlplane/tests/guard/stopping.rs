@@ -150,6 +150,8 @@ async fn a_guard_quits_only_when_nothing_runs() {
         ),
         "{refused:?}"
     );
+    // The daemon before has ended: while it lived it would start another guard.
+    drop(client);
     let client = rig.client_of(2).await;
     client.stopped(Stop::immediate(1), PATIENCE).await.unwrap();
     client.quit().await.unwrap();

@@ -64,6 +64,9 @@ fn a_primary_cut_off_from_all_or_from_its_standbys_is_succeeded() -> Result<()> 
             network.heal(place(&fault.first))?;
             fault.heals_under(&second, &group, &writer).await?;
 
+            // Who decides must hear of it: a primary with the master on its own node goes on alone, and the others with nobody.
+            let master = group.others(&second).into_iter().next().unwrap_or_default();
+            group.cluster.lead_at(&master).await?;
             let fault = Fault::begin("cut off from the standbys alone", &group, &writer).await?;
             let cut = both(&links(&group, &fault.first));
             lose(&network, &cut)?;
