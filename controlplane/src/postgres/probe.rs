@@ -137,6 +137,9 @@ pub struct Details {
     pub data_bytes: u64,
     /// Size of the WAL, bytes.
     pub wal_bytes: u64,
+    /// Where the oldest WAL begins that is there.
+    #[serde(deserialize_with = "text_lsn")]
+    pub oldest: Option<Lsn>,
     /// Parameters that wait for a restart.
     pub pending_restart: Vec<Pending>,
     /// What the server cannot use of its configuration files as they are on disk now, a line each.
@@ -346,6 +349,10 @@ fn lsn(text: Option<String>) -> std::result::Result<Option<Lsn>, String> {
             .map_err(|e: ha_core::database::lineage::LsnError| e.to_string())
     })
     .transpose()
+}
+
+fn text_lsn<'de, D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Option<Lsn>, D::Error> {
+    lsn(Option::deserialize(d)?).map_err(serde::de::Error::custom)
 }
 
 fn ms(n: Option<i64>) -> Option<Duration> {

@@ -596,6 +596,9 @@ pub struct PrimaryReport {
     /// Where crash recovery would begin: after a checkpoint, past where the log was when it was asked for.
     #[prost(uint64, optional, tag = "13")]
     pub redo_lsn: ::core::option::Option<u64>,
+    /// Where the oldest WAL begins that it still has.
+    #[prost(uint64, optional, tag = "14")]
+    pub oldest_lsn: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Walsender {

@@ -134,6 +134,7 @@ impl World {
             slots: self.slots(n),
             task: daemon.task.as_ref().map(|(task, _)| task.clone()),
             failed: daemon.failed.clone(),
+            oldest: None,
             pending_restart: std::collections::BTreeSet::new(),
         }
     }

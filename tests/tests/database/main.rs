@@ -19,6 +19,7 @@ mod operations;
 mod ports;
 mod rig;
 mod seals;
+mod starved;
 mod writer;
 
 use anyhow::{Result, ensure};

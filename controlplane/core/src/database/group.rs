@@ -9,6 +9,7 @@ mod first;
 mod instances;
 mod promote;
 mod rules;
+mod starved;
 mod steady;
 mod switch;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 mod view;
 
 use super::durability::can_acknowledge;
+use super::local::Report;
 use super::observed::{Decision, Event, Memory, Observed, Order, Wanted};
 use super::record::{GroupState, Nodes, Phase};
 use super::spec::GroupSpec;
@@ -178,6 +180,32 @@ fn note(
     told
 }
 
+fn starves(view: &View<'_>, report: &Report) -> Option<String> {
+    let (_, primary) = view.primary().filter(|_| view.record.phase == Phase::Steady)?;
+    starved::starved(view, report, primary)
+}
+
+/// Why a standby can never stream again as it is: its primary has removed log that it needs. None if it can, or while that
+/// is not known.
+pub fn starved(
+    spec: &GroupSpec,
+    record: &GroupState,
+    observed: &Observed,
+    memory: &Memory,
+    timing: &Timing,
+    node: &str,
+) -> Option<String> {
+    let view = View {
+        spec,
+        record,
+        observed,
+        memory,
+        timing,
+        weaken: &Weaken::default(),
+    };
+    starves(&view, view.recent(node)?)
+}
+
 /// Why there is no failover, or what the group waits for: the group's reasons, then a line for each instance.
 pub fn explain(
     spec: &GroupSpec,
@@ -201,6 +229,7 @@ pub fn explain(
             None => "has not reported to this master".to_owned(),
             Some(_) if view.recent(node).is_none() => "does not report any more".to_owned(),
             Some(r) if r.primary.is_some() => "runs as primary".to_owned(),
+            Some(r) if starves(&view, r).is_some() => starves(&view, r).unwrap_or_default(),
             Some(r) => match (&r.streams, r.waits.first()) {
                 (Some(from), _) => format!("streams from {} in epoch {}", from.node, from.epoch),
                 (None, Some(wait)) => wait.clone(),

@@ -115,6 +115,7 @@ impl Driver {
             slots,
             task: self.task(&status, server),
             failed: self.failed.clone(),
+            oldest: self.looked.borrow().details.as_ref().and_then(|d| d.oldest),
             pending_restart: self.pending(),
         })
     }

@@ -83,6 +83,7 @@ fn primary(p: &ha_core::database::local::PrimaryReport) -> v1::PrimaryReport {
         granted_by: p.grantable.iter().cloned().collect(),
         probe_ms: None,
         redo_lsn: p.redo.map(|l| l.0),
+        oldest_lsn: p.oldest.map(|l| l.0),
     }
 }
 

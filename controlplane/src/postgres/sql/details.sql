@@ -2,6 +2,9 @@ SELECT json_build_object(
     'version', current_setting('server_version'),
     'data_bytes', (SELECT coalesce(sum(pg_database_size(oid)), 0)::bigint FROM pg_database),
     'wal_bytes', (SELECT coalesce(sum(size), 0)::bigint FROM pg_ls_waldir()),
+    'oldest', (SELECT substr(w.least, 1, 8) || '/' || upper(to_hex(
+            ('x' || substr(w.least, 9))::bit(32)::bigint * pg_size_bytes(current_setting('wal_segment_size'))))
+        FROM (SELECT min(substr(name, 9)) AS least FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$') w),
     'pending_restart', (SELECT coalesce(json_agg(json_build_object(
         'parameter', s.name, 'current', current_setting(s.name),
         'wanted', (SELECT f.setting FROM pg_file_settings f WHERE lower(f.name) = s.name ORDER BY f.seqno DESC LIMIT 1))), '[]')

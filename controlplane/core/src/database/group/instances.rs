@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::starved::{self, Due};
 use super::Draft;
 use super::view::View;
 use crate::database::durability::asks_nobody;
@@ -126,7 +127,15 @@ pub(super) fn rebuild(view: &View<'_>, primary: &PrimaryReport, decision: &mut D
         let Some(report) = view.recent(node).filter(|r| r.epoch == record.epoch) else {
             continue;
         };
-        if instance.rebuild.is_some() {
+        let starves = starved::due(view, instance, report, primary);
+        if let Some(Due::Later(why)) = &starves {
+            decision.reasons.push(why.clone());
+        }
+        let starves = match starves {
+            Some(Due::Now { why, times }) => Some((why, times)),
+            Some(Due::Later(_)) | None => None,
+        };
+        if instance.rebuild.is_some() && starves.is_none() {
             let tip = record.promotion.as_ref().map(|p| p.end.lsn).unwrap_or_default();
             let on_branch = report.log.map(|l| l.epoch) == record.lineage.last().map(|b| b.epoch);
             let caught_up = primary.flushed.get(node).is_some_and(|l| *l >= tip);
@@ -168,23 +177,31 @@ pub(super) fn rebuild(view: &View<'_>, primary: &PrimaryReport, decision: &mut D
             }
             continue;
         }
-        let (copy, why, operation) = match (asked, &report.unfit) {
-            (Some(r), _) => (true, "an operator asked for it".to_owned(), r.operation.clone()),
-            (None, Some(unfit)) => (unfit.copy, unfit.why.clone(), String::new()),
-            (None, None) => continue,
+        let (copy, why, operation) = match (asked, &report.unfit, &starves) {
+            (Some(r), _, _) => (true, "an operator asked for it".to_owned(), r.operation.clone()),
+            (None, Some(unfit), _) => (unfit.copy, unfit.why.clone(), String::new()),
+            (None, None, Some((why, _))) => (true, why.clone(), String::new()),
+            (None, None, None) => continue,
         };
+        let starves = starves.filter(|_| asked.is_none());
         let empty = matches!(report.directory, Directory::Empty);
         let stuck = view
             .memory
             .joint_since
             .map_or(Duration::ZERO, |(_, at)| view.now().saturating_sub(at));
         let past = stuck > Duration::from_millis(view.spec.limits.degrade_after_ms);
+        // One that starves has a whole log, which an older rule may count on, however long the joint lasts.
+        let past = past && starves.is_none();
         let blocked = record.joint() && record.votes(node) && !empty && !past && !view.weaken.rebuild_in_joint;
         // A voter is dropped from the rule first, where others are left to vote.
         let others = record
             .rules
             .iter()
             .all(|r| r.voters.iter().any(|v| v != node && view.may_vote(v)));
+        if let Some((why, _)) = starves.as_ref().filter(|_| blocked) {
+            let until = "it votes, and is copied afresh once the rule of durability is settled";
+            decision.reasons.push(format!("{node}: {why}; {until}"));
+        }
         if blocked
             || (record.votes(node) && !record.joint() && others && asked.is_none() && !view.weaken.rebuild_in_joint)
         {
@@ -192,6 +209,9 @@ pub(super) fn rebuild(view: &View<'_>, primary: &PrimaryReport, decision: &mut D
         }
         let mut next = record.clone();
         if let Some(i) = next.instances.get_mut(node) {
+            if let Some((_, times)) = &starves {
+                (i.starvations, i.starved_ms) = (times + 1, view.observed.now_ms);
+            }
             i.rebuild = Some(Rebuild {
                 copy,
                 why: why.clone(),
@@ -201,7 +221,12 @@ pub(super) fn rebuild(view: &View<'_>, primary: &PrimaryReport, decision: &mut D
         }
         let reason = next.reason.clone();
         let verb = if copy { "copied afresh" } else { "rewound" };
-        return Some(Draft::new(next, &reason).event("db.rebuild", Severity::Info, format!("{node} is {verb}: {why}")));
+        let (severity, again) = match starves {
+            Some((_, times)) => (Severity::Warning, starved::again(times + 1)),
+            None => (Severity::Info, String::new()),
+        };
+        let text = format!("{node} is {verb}: {why}{again}");
+        return Some(Draft::new(next, &reason).event("db.rebuild", severity, text));
     }
     None
 }

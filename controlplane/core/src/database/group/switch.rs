@@ -4,6 +4,7 @@
 //! sealed and nothing can be lost. Until the successor is named, every failure leads back to the old primary.
 
 use super::elect::successor_rule;
+use super::starved::starved;
 use super::view::{Answer, View};
 use super::{Draft, steady};
 use crate::database::lineage::{Fit, LogEnd};
@@ -120,6 +121,7 @@ fn successor(
                     if let Some(unfit) = &r.unfit {
                         refusal = refusal.why(unfit.why.clone());
                     }
+                    refusal.why.extend(starved(view, r, primary));
                     if let Some((task, why)) = &r.failed {
                         refusal = refusal.why(format!("{task}: {why}"));
                     }

@@ -3,6 +3,7 @@
 mod alone;
 mod properties;
 mod returned;
+mod starved;
 
 use std::time::Duration;
 
