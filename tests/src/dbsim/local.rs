@@ -135,6 +135,7 @@ impl World {
             task: daemon.task.as_ref().map(|(task, _)| task.clone()),
             failed: daemon.failed.clone(),
             oldest: None,
+            insufficient: Vec::new(),
             pending_restart: std::collections::BTreeSet::new(),
         }
     }

@@ -169,7 +169,8 @@ fn note(
         memory.lag.extend(known);
         let due = observed.requests.iter().find(|r| match r.what {
             Wanted::Switchover { at_ms, .. } => at_ms.is_none_or(|at| observed.now_ms >= at),
-            _ => false,
+            Wanted::Restart => true,
+            Wanted::Failover { .. } | Wanted::Reinit { .. } => false,
         });
         memory.checkpoint = match (due, memory.checkpoint.take()) {
             (Some(r), Some(c)) if c.0 == r.operation => Some(c),

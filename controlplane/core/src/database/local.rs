@@ -202,6 +202,8 @@ pub struct Local {
     pub failed: Option<(Task, String)>,
     /// Where the oldest WAL begins that it still has, on disk; none while unknown.
     pub oldest: Option<Lsn>,
+    /// Parameters with which this standby runs lower than its primary did when it last started, so that replay stands still.
+    pub insufficient: Vec<String>,
     /// The server asks for a restart to take parameters over.
     pub pending_restart: BTreeSet<String>,
 }

@@ -95,6 +95,16 @@ pub(crate) fn branch(b: &Branch) -> v1::Branch {
     }
 }
 
+pub(super) fn setting(s: &crate::postgres::probe::Setting) -> v1::Setting {
+    v1::Setting {
+        name: s.name.clone(),
+        value: s.value.clone(),
+        source: s.source.clone(),
+        boot_value: s.boot_value.clone().unwrap_or_default(),
+        restart: s.restart,
+    }
+}
+
 fn upstream(u: &Upstream) -> v1::Upstream {
     v1::Upstream {
         node: u.node.clone(),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::starved::{self, Due};
 use super::Draft;
+use super::starved::{self, Due};
 use super::view::View;
 use crate::database::durability::asks_nobody;
 use crate::database::local::{Directory, PrimaryReport};
@@ -16,7 +16,8 @@ use crate::refusal::Refusal;
 /// Brings the record's instances to what the spec wants: named ones, and as many more as `instances` asks for.
 pub(super) fn sync(view: &View<'_>) -> Option<Draft> {
     let record = view.record;
-    let wants = |n: &String| view.spec.role(n) != RoleWanted::None;
+    let removed = |n: &String| view.observed.removed.contains(n);
+    let wants = |n: &String| view.spec.role(n) != RoleWanted::None && !removed(n);
     let named = view.spec.nodes.keys().filter(|n| wants(n));
     if let Some(new) = named.clone().find(|n| !record.instances.contains_key(*n)) {
         return Some(add(view, new, false, "is listed in the group's spec"));
@@ -25,7 +26,7 @@ pub(super) fn sync(view: &View<'_>) -> Option<Draft> {
     let leaves = |n: &&String| {
         let listed = view.spec.nodes.contains_key(*n);
         let unwanted = (listed && !wants(n)) || (!listed && (!record.instances[*n].chosen || surplus(view)));
-        unwanted && record.primary.as_deref() != Some(n.as_str()) && !record.votes(n)
+        (unwanted || removed(n)) && record.primary.as_deref() != Some(n.as_str()) && !record.votes(n)
     };
     if let Some(gone) = record.instances.keys().find(leaves).cloned() {
         return Some(remove(view, &gone, "is not wanted any more"));
@@ -38,7 +39,8 @@ pub(super) fn sync(view: &View<'_>) -> Option<Draft> {
     let lost = |n: &String| {
         let absent = view.seen(n).and_then(|s| s.absent_since);
         let settled = view.now() >= view.observed.settled_at;
-        settled && absent.is_some_and(|at| view.now().saturating_sub(at) >= replace_after)
+        let absent = absent.is_some_and(|at| view.now().saturating_sub(at) >= replace_after);
+        removed(n) || (settled && absent)
     };
     let living = record.instances.keys().filter(|n| !lost(n)).count();
     if living < wanted {
@@ -46,7 +48,10 @@ pub(super) fn sync(view: &View<'_>) -> Option<Draft> {
             let unlisted = !record.instances.contains_key(*n) && !view.spec.nodes.contains_key(*n);
             unlisted && c.schedulable && c.presence == Presence::Online
         });
-        let least = free.min_by_key(|(n, c)| (c.load_milli, (*n).clone()))?.0.clone();
+        let least = free
+            .min_by_key(|(n, c)| (c.crowded, c.load_milli, (*n).clone()))?
+            .0
+            .clone();
         return Some(add(
             view,
             &least,

@@ -2,6 +2,7 @@
 
 mod alone;
 mod properties;
+mod replaced;
 mod returned;
 mod starved;
 
