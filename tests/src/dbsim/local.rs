@@ -134,8 +134,6 @@ impl World {
             slots: self.slots(n),
             task: daemon.task.as_ref().map(|(task, _)| task.clone()),
             failed: daemon.failed.clone(),
-            oldest: None,
-            insufficient: Vec::new(),
             pending_restart: std::collections::BTreeSet::new(),
         }
     }

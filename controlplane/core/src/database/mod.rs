@@ -7,7 +7,6 @@
 
 pub mod check;
 pub mod durability;
-pub mod floors;
 pub mod grants;
 pub mod group;
 pub mod lineage;

@@ -93,10 +93,7 @@ fn of_group(g: &v1::Group, wall_ms: i64) -> Vec<Alert> {
                 raise(
                     format!("instance/{node}"),
                     Severity::Warning,
-                    match i.detail.as_str() {
-                        "" => format!("group {name}: the standby on {node} {word}"),
-                        why => format!("group {name}: the standby on {node} {word}: {why}"),
-                    },
+                    format!("group {name}: the standby on {node} {word}"),
                     status,
                 );
             }

@@ -179,7 +179,6 @@ impl Model {
                 Candidate {
                     presence: Presence::Online,
                     schedulable: true,
-                    crowded: 0,
                     load_milli: 0,
                 },
             );

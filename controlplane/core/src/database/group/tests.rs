@@ -2,9 +2,7 @@
 
 mod alone;
 mod properties;
-mod replaced;
 mod returned;
-mod starved;
 
 use std::time::Duration;
 
