@@ -167,6 +167,7 @@ pub fn new(
             local_address: options.local_address,
             os: options.os,
             databases: options.databases,
+            settings: database::Sent::default(),
         };
         let applier = Applier::new(cursors.applied());
         let helpers = async {

@@ -62,6 +62,8 @@ pub(super) struct Reporter {
     pub(super) local_address: String,
     pub(super) os: String,
     pub(super) databases: super::database::Databases,
+    /// Parameters in force that this stream's master knows.
+    pub(super) settings: super::database::Sent,
 }
 
 impl Reporter {
@@ -255,7 +257,11 @@ impl Reporter {
         *sent = Instant::now();
     }
 
-    fn report(&self, first: bool) -> v1::AgentReport {
+    fn report(&mut self, first: bool) -> v1::AgentReport {
+        if first {
+            self.settings.clear();
+        }
+        let settings = self.databases.settings(&mut self.settings);
         let me = &self.shared.me;
         let (instances, removed_instances) = self.databases.reports();
         v1::AgentReport {
@@ -277,6 +283,7 @@ impl Reporter {
             removed_instances,
             proxies: (self.proxies)(first),
             postgres: self.databases.releases(),
+            settings,
         }
     }
 

@@ -132,7 +132,7 @@ fn database_kind(what: &DatabaseOperation) -> (&'static str, Vec<(&'static str, 
             ("db.failover", some("to", to).into_iter().chain(loss).collect())
         }
         DatabaseOperation::Reinit { node } => ("db.reinit", vec![("node", node.clone())]),
-        DatabaseOperation::Restart { targets, rolling } => {
+        DatabaseOperation::Restart { targets, rolling, .. } => {
             let nodes: Vec<&str> = targets.keys().map(String::as_str).collect();
             let nodes = ("nodes", nodes.join(","));
             ("db.restart", vec![nodes, ("rolling", rolling.to_string())])

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ha_core::database::Lsn;
+use ha_core::database::{Lsn, floors};
 
 use super::command::Tool;
 use super::error::{PgError, Result};
@@ -56,11 +56,11 @@ impl ClusterState {
 /// The settings whose values a standby must not have lower than its primary (protocol, upkeep), with the names under
 /// which the control file remembers the primary's.
 pub const FLOORS: [(&str, &str); 5] = [
-    ("max_connections", "max_connections setting"),
-    ("max_worker_processes", "max_worker_processes setting"),
-    ("max_wal_senders", "max_wal_senders setting"),
-    ("max_prepared_transactions", "max_prepared_xacts setting"),
-    ("max_locks_per_transaction", "max_locks_per_xact setting"),
+    (floors::NAMES[0], "max_connections setting"),
+    (floors::NAMES[1], "max_worker_processes setting"),
+    (floors::NAMES[2], "max_wal_senders setting"),
+    (floors::NAMES[3], "max_prepared_xacts setting"),
+    (floors::NAMES[4], "max_locks_per_xact setting"),
 ];
 
 /// What the control file says.

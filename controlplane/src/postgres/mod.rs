@@ -12,6 +12,7 @@ pub mod connection;
 pub mod control;
 pub mod control_data;
 pub mod copy;
+pub mod erase;
 pub mod error;
 pub mod history;
 pub mod install;

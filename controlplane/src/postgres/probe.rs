@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use ha_core::database::Lsn;
+use ha_core::database::floors::Floors;
 use ha_core::database::names::parse_application_name;
 use serde::Deserialize;
 
@@ -128,6 +129,21 @@ pub struct Pending {
     pub wanted: Option<String>,
 }
 
+/// A parameter in force.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Setting {
+    /// Its name.
+    pub name: String,
+    /// As `SHOW` has it.
+    pub value: String,
+    /// PostgreSQL's word for where the value comes from; `alter system` where that set it.
+    pub source: String,
+    /// Its value where nobody sets it.
+    pub boot_value: Option<String>,
+    /// A change takes a restart.
+    pub restart: bool,
+}
+
 /// What changes seldom and costs more to ask.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Details {
@@ -137,6 +153,13 @@ pub struct Details {
     pub data_bytes: u64,
     /// Size of the WAL, bytes.
     pub wal_bytes: u64,
+    /// Where the oldest WAL begins that is there.
+    #[serde(deserialize_with = "text_lsn")]
+    pub oldest: Option<Lsn>,
+    /// The parameters that a standby must not have lower than its primary, as they are in force.
+    pub floors: Floors,
+    /// A primary's parameters as they are in force, sorted by name.
+    pub settings: Vec<Setting>,
     /// Parameters that wait for a restart.
     pub pending_restart: Vec<Pending>,
     /// What the server cannot use of its configuration files as they are on disk now, a line each.
@@ -346,6 +369,10 @@ fn lsn(text: Option<String>) -> std::result::Result<Option<Lsn>, String> {
             .map_err(|e: ha_core::database::lineage::LsnError| e.to_string())
     })
     .transpose()
+}
+
+fn text_lsn<'de, D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Option<Lsn>, D::Error> {
+    lsn(Option::deserialize(d)?).map_err(serde::de::Error::custom)
 }
 
 fn ms(n: Option<i64>) -> Option<Duration> {

@@ -528,6 +528,10 @@ pub struct InstanceReport {
     /// How it came to its data last: initialised, adopted, rewound, copied; one line.
     #[prost(string, tag = "53")]
     pub recovery: ::prost::alloc::string::String,
+    /// max_connections, max_worker_processes, max_wal_senders, max_prepared_transactions, max_locks_per_transaction as they are in
+    /// force; empty: not known.
+    #[prost(uint32, repeated, tag = "54")]
+    pub floors: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Upstream {
@@ -596,6 +600,9 @@ pub struct PrimaryReport {
     /// Where crash recovery would begin: after a checkpoint, past where the log was when it was asked for.
     #[prost(uint64, optional, tag = "13")]
     pub redo_lsn: ::core::option::Option<u64>,
+    /// Where the oldest WAL begins that it still has.
+    #[prost(uint64, optional, tag = "14")]
+    pub oldest_lsn: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Walsender {
@@ -670,6 +677,31 @@ pub struct ProxyReport {
     pub primary: ::prost::alloc::string::String,
     #[prost(uint64, tag = "8")]
     pub epoch: u64,
+}
+/// A parameter as the primary has it in force.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Setting {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// With its unit.
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+    /// PostgreSQL's word for where the value comes from; "alter system" where that set it.
+    #[prost(string, tag = "3")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub boot_value: ::prost::alloc::string::String,
+    /// A change of it takes a restart.
+    #[prost(bool, tag = "5")]
+    pub restart: bool,
+}
+/// The parameters in force of a group whose primary the node has.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GroupSettings {
+    #[prost(string, tag = "1")]
+    pub group: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub settings: ::prost::alloc::vec::Vec<Setting>,
 }
 /// What is promised of an acknowledged commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -5350,6 +5382,12 @@ pub struct AssignInstanceRequest {
     pub priority: ::core::option::Option<u32>,
     #[prost(message, optional, tag = "5")]
     pub options: ::core::option::Option<ChangeOptions>,
+    /// With the role none: also the data directory.
+    #[prost(bool, tag = "6")]
+    pub delete_data: bool,
+    /// Then the node once more: the operator typed it.
+    #[prost(string, tag = "7")]
+    pub confirm: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SwitchoverRequest {
@@ -6841,6 +6879,9 @@ pub struct AgentReport {
     /// Major releases of PostgreSQL installed on the node, sorted: it can take an instance of these.
     #[prost(uint32, repeated, tag = "18")]
     pub postgres: ::prost::alloc::vec::Vec<u32>,
+    /// Parameters in force on primaries, where they changed since the last report of the stream.
+    #[prost(message, repeated, tag = "19")]
+    pub settings: ::prost::alloc::vec::Vec<GroupSettings>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Denied {

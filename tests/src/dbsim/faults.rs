@@ -62,7 +62,7 @@ pub enum What {
     StuckReplay(Aim),
     /// The disk is full.
     DiskFull(Aim),
-    /// An operator asks for another primary.
+    /// An operator asks for another primary, or for a restart of this one.
     Switchover(Option<Aim>),
     /// An operator asks for a failover.
     Failover(Option<Aim>),
@@ -194,7 +194,7 @@ fn one(rng: &mut SmallRng, profile: Profile) -> What {
             _ => any(rng),
         },
         Profile::Operator => match rng.random_range(0..8) {
-            0..=2 => What::Switchover(rng.random_bool(0.5).then_some(s)),
+            0..=2 => What::Switchover(rng.random_bool(0.5).then_some(if rng.random_bool(0.3) { p } else { s })),
             3 => What::Failover(rng.random_bool(0.5).then_some(s)),
             4 => What::Reinit(s),
             5 => What::Maintenance,
@@ -320,6 +320,7 @@ impl World {
             What::BadLine(_) => self.pg[n].disk.bad_line = true,
             What::StuckReplay(_) => self.stuck(n, true),
             What::DiskFull(_) => self.disk_full(n, true),
+            What::Switchover(Some(Aim::Primary)) => self.request(Wanted::Restart),
             What::Switchover(to) => {
                 let to = to.map(|_| self.scene.names[n].clone());
                 self.request(Wanted::Switchover { to, at_ms: None });

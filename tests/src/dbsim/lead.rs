@@ -344,6 +344,7 @@ fn observe_candidates(observed: &mut Observed, names: &[String]) {
             Candidate {
                 presence,
                 schedulable: true,
+                crowded: 0,
                 load_milli: 100,
             },
         );

@@ -134,6 +134,8 @@ impl World {
             slots: self.slots(n),
             task: daemon.task.as_ref().map(|(task, _)| task.clone()),
             failed: daemon.failed.clone(),
+            oldest: None,
+            insufficient: Vec::new(),
             pending_restart: std::collections::BTreeSet::new(),
         }
     }

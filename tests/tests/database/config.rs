@@ -9,7 +9,7 @@ use ha_proto::v1;
 use crate::nothing_is_lost;
 use crate::rig::{GROUP, Group};
 
-async fn set(group: &Group, name: &str, value: &str) -> Result<()> {
+pub(crate) async fn set(group: &Group, name: &str, value: &str) -> Result<()> {
     let mut admin = group.cluster.admin()?;
     let request = v1::GetConfigRequest { group: GROUP.into() };
     let mut spec = admin.get_config(request).await?.spec.context("there is no spec")?;
@@ -47,6 +47,30 @@ async fn parameters_change_by_reload_or_wait_for_a_rolling_restart() -> Result<(
     let config = group.cluster.admin()?.get_config(request).await?;
     let status = config.parameters.iter().find(|p| p.name == "max_connections");
     let status = status.context("max_connections is not shown")?;
+    // What is in force, and who set it.
+    let in_force = |name: &str| {
+        config
+            .parameters
+            .iter()
+            .find(|p| p.name == name)
+            .cloned()
+            .unwrap_or_default()
+    };
+    for (name, value, source) in [
+        ("max_connections", before.as_str(), "spec"),
+        ("work_mem", "5MB", "spec"),
+        ("shared_buffers", "16MB", "spec"),
+        ("wal_log_hints", "on", "had"),
+        ("password_encryption", "scram-sha-256", "had"),
+        ("autovacuum", "on", "default"),
+    ] {
+        let seen = in_force(name);
+        ensure!(
+            (seen.value.as_str(), seen.source.as_str()) == (value, source),
+            "{seen:?}"
+        );
+    }
+    ensure!(!config.parameters.iter().any(|p| p.name == "primary_conninfo"));
     let on: BTreeSet<&String> = status.pending_on.iter().collect();
     ensure!(status.needs_restart && on.len() == 3, "{status:?}");
 

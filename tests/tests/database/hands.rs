@@ -107,6 +107,16 @@ impl Group {
         Ok(self.cluster.admin()?.history(request).await?.entries)
     }
 
+    /// What the change log has of this kind.
+    pub(crate) async fn events(&self, kind: &str) -> Result<Vec<v1::Change>> {
+        let request = v1::ListChangesRequest {
+            kind: kind.into(),
+            limit: 200,
+            ..v1::ListChangesRequest::default()
+        };
+        Ok(self.cluster.admin()?.list_changes(request).await?.changes)
+    }
+
     /// The history tells of a failover between these two, with what it was decided from.
     pub(crate) async fn told_of_failover(&self, from: &str, to: &str) -> Result<()> {
         let entries = self.history().await?;

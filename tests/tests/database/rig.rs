@@ -20,7 +20,7 @@ use crate::writer::Writer;
 
 const PASSWORD: &str = "of a test";
 pub(crate) const GROUP: &str = "main";
-const NO_PROXY: &str = "[proxy]\nenabled = false\n";
+pub(crate) const NO_PROXY: &str = "[proxy]\nenabled = false\n";
 /// The node of a network that has ZooKeeper.
 pub(crate) const ZOOKEEPER: u8 = 3;
 /// A group is made, or whole again, within this time on a machine that is busy with other tests.
@@ -132,7 +132,8 @@ impl Group {
         Group::create_on(options, |_, _| Ok(())).await
     }
 
-    async fn create_on(
+    /// The same on such a cluster. The group's own port is that of the last node.
+    pub(crate) async fn create_on(
         options: Options,
         change: impl FnOnce(&Cluster, &mut v1::GroupSpec) -> Result<()>,
     ) -> Result<Group> {
@@ -173,6 +174,7 @@ impl Group {
             ..v1::DatabaseSpec::default()
         };
         let mut spec = v1::GroupSpec {
+            port: group.hosts.last().map_or(0, |(_, port)| u32::from(*port)),
             durability: v1::Durability::Quorum.into(),
             members,
             roles: vec![role],

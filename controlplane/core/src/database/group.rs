@@ -9,6 +9,7 @@ mod first;
 mod instances;
 mod promote;
 mod rules;
+mod starved;
 mod steady;
 mod switch;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod tests;
 mod view;
 
 use super::durability::can_acknowledge;
+use super::local::Report;
 use super::observed::{Decision, Event, Memory, Observed, Order, Wanted};
 use super::record::{GroupState, Nodes, Phase};
 use super::spec::GroupSpec;
@@ -167,7 +169,8 @@ fn note(
         memory.lag.extend(known);
         let due = observed.requests.iter().find(|r| match r.what {
             Wanted::Switchover { at_ms, .. } => at_ms.is_none_or(|at| observed.now_ms >= at),
-            _ => false,
+            Wanted::Restart => true,
+            Wanted::Failover { .. } | Wanted::Reinit { .. } => false,
         });
         memory.checkpoint = match (due, memory.checkpoint.take()) {
             (Some(r), Some(c)) if c.0 == r.operation => Some(c),
@@ -176,6 +179,32 @@ fn note(
         };
     }
     told
+}
+
+fn starves(view: &View<'_>, report: &Report) -> Option<String> {
+    let (_, primary) = view.primary().filter(|_| view.record.phase == Phase::Steady)?;
+    starved::starved(view, report, primary)
+}
+
+/// Why a standby can never stream again as it is: its primary has removed log that it needs. None if it can, or while that
+/// is not known.
+pub fn starved(
+    spec: &GroupSpec,
+    record: &GroupState,
+    observed: &Observed,
+    memory: &Memory,
+    timing: &Timing,
+    node: &str,
+) -> Option<String> {
+    let view = View {
+        spec,
+        record,
+        observed,
+        memory,
+        timing,
+        weaken: &Weaken::default(),
+    };
+    starves(&view, view.recent(node)?)
 }
 
 /// Why there is no failover, or what the group waits for: the group's reasons, then a line for each instance.
@@ -201,6 +230,7 @@ pub fn explain(
             None => "has not reported to this master".to_owned(),
             Some(_) if view.recent(node).is_none() => "does not report any more".to_owned(),
             Some(r) if r.primary.is_some() => "runs as primary".to_owned(),
+            Some(r) if starves(&view, r).is_some() => starves(&view, r).unwrap_or_default(),
             Some(r) => match (&r.streams, r.waits.first()) {
                 (Some(from), _) => format!("streams from {} in epoch {}", from.node, from.epoch),
                 (None, Some(wait)) => wait.clone(),

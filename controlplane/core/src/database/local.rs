@@ -200,6 +200,10 @@ pub struct Local {
     pub task: Option<Task>,
     /// The last task that failed since the record last changed, and why.
     pub failed: Option<(Task, String)>,
+    /// Where the oldest WAL begins that it still has, on disk; none while unknown.
+    pub oldest: Option<Lsn>,
+    /// Parameters with which this standby runs lower than its primary did when it last started, so that replay stands still.
+    pub insufficient: Vec<String>,
     /// The server asks for a restart to take parameters over.
     pub pending_restart: BTreeSet<String>,
 }
@@ -254,6 +258,8 @@ pub struct PrimaryReport {
     pub archiver_stuck: Option<String>,
     /// Where crash recovery would begin.
     pub redo: Option<Lsn>,
+    /// Where the oldest WAL begins that it still has: who needs what lies before it cannot follow.
+    pub oldest: Option<Lsn>,
     /// The granters of the record it follows: those it needs grants of.
     pub granters: Nodes,
     /// Standbys that have given it a grant in this epoch when asked to, and so could be granters.

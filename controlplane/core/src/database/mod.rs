@@ -7,6 +7,7 @@
 
 pub mod check;
 pub mod durability;
+pub mod floors;
 pub mod grants;
 pub mod group;
 pub mod lineage;

@@ -7,7 +7,7 @@ use crate::model::{Presence, Severity};
 use crate::refusal::Refusal;
 
 use super::local::Report;
-use super::record::GroupState;
+use super::record::{GroupState, Nodes};
 
 /// What the master observes of one node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,8 +44,10 @@ impl Seen {
 pub struct Candidate {
     /// Its state.
     pub presence: Presence,
-    /// It takes new instances: not cordoned, not draining, PostgreSQL is installed.
+    /// It takes new instances: not cordoned, not draining, PostgreSQL is installed, the group's port is free.
     pub schedulable: bool,
+    /// Instances of the group on other nodes with the same label `zone`; 0 where it has none.
+    pub crowded: u32,
     /// How busy it is, in thousandths; of equals the least busy is chosen.
     pub load_milli: u32,
 }
@@ -76,6 +78,8 @@ pub enum Wanted {
         /// Even if acknowledged commits may be lost.
         allow_data_loss: bool,
     },
+    /// The primary stopped and started again where it is, nobody else taking over.
+    Restart,
     /// An instance copied afresh.
     Reinit {
         /// Its node.
@@ -99,6 +103,8 @@ pub struct Observed {
     pub instances: BTreeMap<String, Seen>,
     /// Nodes that could carry an instance.
     pub candidates: BTreeMap<String, Candidate>,
+    /// Nodes with an instance that were removed from the cluster: they do not come back.
+    pub removed: Nodes,
     /// What operators ask for, oldest first.
     pub requests: Vec<Request>,
     /// The cluster is in maintenance: nothing happens by itself.

@@ -113,6 +113,12 @@ pub struct InstanceState {
     /// The master chose the node, because the group wants more instances than its spec names.
     #[serde(default)]
     pub chosen: bool,
+    /// How often it was copied afresh because the primary had removed log that it needed.
+    #[serde(default)]
+    pub starvations: u32,
+    /// When that was ordered last.
+    #[serde(default)]
+    pub starved_ms: i64,
     /// A directory of it was seen with the group's system id.
     #[serde(default)]
     pub filled: bool,

@@ -49,6 +49,9 @@ pub struct InstanceSpec {
     /// Its data directory, where it differs from the group's.
     #[serde(default)]
     pub directory: Option<String>,
+    /// With the role `none`: its data are deleted once it is no instance any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub delete_data: bool,
 }
 
 fn default_priority() -> u32 {
@@ -62,6 +65,7 @@ impl Default for InstanceSpec {
             priority: default_priority(),
             port: None,
             directory: None,
+            delete_data: false,
         }
     }
 }
@@ -241,6 +245,9 @@ pub struct GroupSpec {
     /// It was removed; stays as a tombstone.
     #[serde(default)]
     pub removed: bool,
+    /// Removed, with the data of its instances.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub delete_data: bool,
 }
 
 fn default_port() -> u16 {
@@ -268,12 +275,18 @@ impl GroupSpec {
             proxy: ProxySpec::default(),
             pause: None,
             removed: false,
+            delete_data: false,
         }
     }
 
     /// The role wanted of a node; a node that the master chose is a voting standby.
     pub fn role(&self, node: &str) -> RoleWanted {
         self.nodes.get(node).map_or(RoleWanted::Sync, |i| i.role)
+    }
+
+    /// The spec itself lists an instance on a node.
+    pub fn role_listed(&self, node: &str) -> bool {
+        self.nodes.get(node).is_some_and(|i| i.role != RoleWanted::None)
     }
 
     /// The priority of a node.

@@ -389,6 +389,9 @@ pub enum DatabaseOperation {
         targets: BTreeMap<String, u64>,
         /// One after the other.
         rolling: bool,
+        /// Parameters that the primary is to have lower than its standbys: it is restarted in place, before them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        lowers: Vec<String>,
     },
 }
 

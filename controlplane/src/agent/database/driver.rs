@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ha_core::database::floors::Floors;
 use ha_core::database::local::{Local, Server, Task};
 use ha_core::database::member::{self, Action, MemberDecision, Situation};
 use ha_core::database::{Lineage, Lsn, Phase, Weaken};
@@ -64,6 +65,8 @@ pub(super) enum Event {
     Granted(String, Duration),
     /// The redo position after a checkpoint.
     Redo(Option<Lsn>),
+    /// The values that a standby's parameters must not be lower than.
+    Floors(Floors),
     /// Upkeep ended, with what an operator should know.
     Upkeep(super::upkeep::Kind, Result<(), String>),
 }
@@ -352,6 +355,9 @@ impl Driver {
         }
         self.tell(&decision, &local);
         self.publish(now, &known, &local, &report);
+        if !local.insufficient.is_empty() && decision.actions.iter().any(|a| matches!(a, Action::Stop { .. })) {
+            self.upkeep.raised_at = now + super::upkeep::RAISE_AGAIN;
+        }
         self.begin(now, &known, &local, decision.clone());
         self.keep_up(now, &known, &local, &report);
         let gone = known.read.is_some() && !known.concerns(&self.me.node);

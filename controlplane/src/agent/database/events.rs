@@ -100,6 +100,11 @@ impl Driver {
                 *held = until.max(*held);
             }
             Event::Redo(redo) => self.redo = redo.or(self.redo),
+            Event::Floors(floors) => {
+                if let Some(control) = self.disk.as_mut().and_then(|d| d.control.as_mut()) {
+                    control.floors = floors;
+                }
+            }
             Event::Upkeep(kind, done) => self.upkept(now, kind, done),
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ha_core::database::local::{self, Directory, Local, Receiver, Server, Task, Walsender};
-use ha_core::database::{Lsn, Names};
+use ha_core::database::{Lsn, Names, floors};
 
 use super::disk;
 use super::driver::Driver;
@@ -115,6 +115,8 @@ impl Driver {
             slots,
             task: self.task(&status, server),
             failed: self.failed.clone(),
+            oldest: self.looked.borrow().details.as_ref().and_then(|d| d.oldest),
+            insufficient: self.insufficient(look.as_ref(), now),
             pending_restart: self.pending(),
         })
     }
@@ -122,6 +124,21 @@ impl Driver {
     /// Up to when the last acknowledged heartbeat holds, whatever became of its session.
     fn lease_until(&self) -> Option<Duration> {
         self.lease.borrow().until.max(self.leased)
+    }
+
+    /// Parameters that are too low for what is to be replayed. A restart is to mend that, and is not tried again and again.
+    fn insufficient(&self, look: Option<&Look>, now: Duration) -> Vec<String> {
+        let paused = look.is_some_and(|l| l.probe.standby && l.probe.paused);
+        let looked = self.looked.borrow();
+        let control = self.disk.as_ref().and_then(|d| d.control.as_ref());
+        let (Some(details), Some(control)) = (&looked.details, control) else {
+            return Vec::new();
+        };
+        if !paused || now < self.upkeep.raised_at {
+            return Vec::new();
+        }
+        let lower = floors::lower(&details.floors, &control.floors);
+        lower.into_iter().map(str::to_owned).collect()
     }
 
     fn pending(&self) -> std::collections::BTreeSet<String> {

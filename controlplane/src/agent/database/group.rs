@@ -8,11 +8,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::records::{Follower, Known};
 use super::{Env, lock, open, routes};
+use crate::postgres::instance::Instance;
 
 /// How long stopping an instance may take when the node leaves the cluster.
 pub(super) const LEAVING: Duration = Duration::from_millis(1500);
 /// Between attempts to open an instance that cannot be opened.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Between attempts to delete data.
+const DELETE_AGAIN: Duration = Duration::from_secs(10);
 
 /// What goes with a group's place in the lists of others.
 struct Listed(Arc<Env>, String);
@@ -117,15 +120,45 @@ async fn run_instance(env: &Arc<Env>, group: &str, mut known: watch::Receiver<Kn
                 return;
             }
         }
+        let instance = driver.instance.clone();
         drop(driver);
         left = false;
+        let deleted = tokio::select! {
+            deleted = delete(env, group, &instance, &mut known) => deleted,
+            () = end.cancelled() => return,
+        };
         lock(&env.board.0.inputs).remove(group);
         env.board.remove(group);
         env.remove_local(group);
+        let data = if deleted { "deleted" } else { "left" };
         tracing::info!(
             group,
-            "no instance of the group is wanted here any more; its data are left"
+            "no instance of the group is wanted here any more; its data are {data}"
         );
         // Its guard ends by itself when nobody needs it.
+    }
+}
+
+/// Deletes the data of an instance that is wanted no more, if that was asked for, and until it is done or is not asked for any
+/// more.
+async fn delete(env: &Arc<Env>, group: &str, instance: &Instance, known: &mut watch::Receiver<Known>) -> bool {
+    loop {
+        let system_id = {
+            let known = known.borrow_and_update();
+            let asked = known.deletes(&env.shared.me.node);
+            known.state().and_then(|s| s.system_id).filter(|_| asked)
+        };
+        let Some(system_id) = system_id else { return false };
+        match instance.erase(system_id).await {
+            Ok(there) => return there,
+            Err(why) => {
+                let why = format!("its data are not deleted: {why}");
+                open::told(env, group, &known.borrow(), &why);
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(DELETE_AGAIN) => {}
+            changed = known.changed() => if changed.is_err() { return false },
+        }
     }
 }

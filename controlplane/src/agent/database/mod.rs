@@ -39,6 +39,7 @@ use crate::config;
 use crate::coordination::{CoordError, Coordinator};
 use crate::platform::Clock;
 use crate::postgres::place::Roots;
+use crate::postgres::probe::Setting;
 use crate::proxy::local::{Instance, Instances};
 use crate::proxy::routes::Routes;
 use crate::security::NodePem;
@@ -91,11 +92,15 @@ struct Inner {
 
 /// How the master last saw the standbys of each group. What was known last stays valid while there is no master.
 type Standbys = BTreeMap<String, v1::GroupStandbys>;
+/// Parameters in force by group, as they were sent.
+pub(super) type Sent = BTreeMap<String, Arc<Vec<Setting>>>;
 
 #[derive(Default)]
 struct Reports {
     instances: BTreeMap<String, v1::InstanceReport>,
     removed: BTreeSet<String>,
+    /// Parameters in force, of groups whose primary is here.
+    settings: Sent,
 }
 
 impl Default for Databases {
@@ -129,6 +134,36 @@ impl Databases {
             reports.instances.values().cloned().collect(),
             reports.removed.iter().cloned().collect(),
         )
+    }
+
+    /// Parameters in force on primaries here that are other ones than `sent`, which is brought up to date.
+    pub fn settings(&self, sent: &mut Sent) -> Vec<v1::GroupSettings> {
+        let reports = lock(&self.0.reports);
+        sent.retain(|group, _| reports.settings.contains_key(group));
+        let news = |(group, now): &(&String, &Arc<Vec<Setting>>)| sent.get(*group) != Some(*now);
+        let news: Vec<(String, Arc<Vec<Setting>>)> = reports
+            .settings
+            .iter()
+            .filter(news)
+            .map(|(g, s)| (g.clone(), s.clone()))
+            .collect();
+        drop(reports);
+        let wire = news.iter().map(|(group, all)| v1::GroupSettings {
+            group: group.clone(),
+            settings: all.iter().map(wire::setting).collect(),
+        });
+        let wire = wire.collect();
+        sent.extend(news);
+        wire
+    }
+
+    fn publish_settings(&self, group: &str, settings: Option<&Vec<Setting>>) {
+        let mut reports = lock(&self.0.reports);
+        match settings {
+            None => drop(reports.settings.remove(group)),
+            Some(now) if reports.settings.get(group).is_some_and(|old| **old == *now) => {}
+            Some(now) => drop(reports.settings.insert(group.to_owned(), Arc::new(now.clone()))),
+        }
     }
 
     /// Major releases of PostgreSQL that are installed here, sorted.

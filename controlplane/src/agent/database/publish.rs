@@ -42,6 +42,14 @@ impl Driver {
             .is_none_or(|old| wire::differs(old, &wire, settled));
         if news || now >= self.published_at + REFRESH {
             self.published_at = now;
+            let looked = self.looked.borrow();
+            let settings = looked
+                .details
+                .as_ref()
+                .map(|d| &d.settings)
+                .filter(|_| local.is_primary());
+            self.env.board.publish_settings(&self.group, settings);
+            drop(looked);
             self.env.board.publish(wire.clone(), news);
         }
         if news {
@@ -132,6 +140,7 @@ impl Driver {
             wire.version.clone_from(&details.version);
             wire.data_bytes = details.data_bytes;
             wire.wal_bytes = details.wal_bytes;
+            wire.floors = details.floors.to_vec();
             wire.errors.extend(details.errors.iter().take(LINES).cloned());
             wire.pending_restart = details
                 .pending_restart

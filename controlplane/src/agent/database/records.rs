@@ -59,8 +59,23 @@ impl Known {
     pub(super) fn concerns(&self, node: &str) -> bool {
         use ha_core::database::RoleWanted;
         let listed = |s: &GroupSpec| !s.removed && s.nodes.get(node).is_some_and(|i| i.role != RoleWanted::None);
+        if self.spec.as_ref().is_some_and(|s| s.removed) {
+            return false;
+        }
         let named = |s: &GroupState| s.primary.as_deref() == Some(node) || s.instances.contains_key(node);
         self.spec.as_ref().is_some_and(listed) || self.state().is_some_and(named)
+    }
+
+    /// Whether the data of an instance that a node has no more are to be deleted.
+    pub(super) fn deletes(&self, node: &str) -> bool {
+        let asked = |s: &GroupSpec| {
+            if s.removed {
+                s.delete_data
+            } else {
+                s.nodes.get(node).is_some_and(|i| i.delete_data)
+            }
+        };
+        self.spec.as_ref().is_some_and(asked) && !self.concerns(node)
     }
 
     fn take_state(&mut self, state: GroupState, stat: Stat, fresh: bool) {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ha_core::database::floors::{self, Floors};
 use ha_core::database::local::{Directory, Local, Report, Server, Task};
 use ha_core::database::{GroupSpec, Lsn};
 
@@ -20,6 +21,10 @@ const AGAIN: Duration = Duration::from_secs(5);
 const RESUME: Duration = Duration::from_secs(1);
 /// Between looks at the certificate and at slots.
 const SELDOM: Duration = Duration::from_secs(15);
+/// Between looks at what a standby whose replay is paused must have at least.
+const FLOORS: Duration = Duration::from_secs(2);
+/// A standby whose parameters are too low is started again once in this time.
+pub(super) const RAISE_AGAIN: Duration = Duration::from_secs(60);
 /// A checkpoint of a large cache takes long; nobody waits for it.
 const CHECKPOINT: Duration = Duration::from_secs(300);
 /// WAL that a standby keeps for others beyond its own position.
@@ -44,6 +49,8 @@ pub(super) enum Kind {
     Checkpoint,
     /// Slots of a standby.
     Advance,
+    /// What a standby's parameters must not be lower than.
+    Floors,
     /// Replay that stands still while nothing is received.
     Resume,
 }
@@ -77,12 +84,14 @@ pub(super) struct Upkeep {
     /// The server's own programs said that it can use what is accepted.
     pub(super) proven: bool,
     /// What the files were last made of, beside names and upstream.
-    applied: Option<(Accepted, Vec<String>, u64)>,
+    applied: Option<(Accepted, Vec<String>, u64, Floors)>,
     /// The incarnation that was started last by this driver, and whether it answered.
     pub(super) started: Option<u64>,
     pub(super) answered: bool,
     /// When slots were last changed.
     pub(super) slots_at: Duration,
+    /// When a standby may be started again because its parameters are too low.
+    pub(super) raised_at: Duration,
     own_roles: Option<u64>,
     provisioned: Option<(u64, u64)>,
     checkpointed: Option<u64>,
@@ -131,8 +140,11 @@ impl Driver {
         }
         if local.is_primary() {
             self.primary_upkeep(now, known, local, report, spec);
-        } else if idle && self.upkeep.may(Kind::Advance, now) {
-            self.advance(now, known, local);
+        } else if idle {
+            self.look_at_floors(now, spec);
+            if self.upkeep.may(Kind::Advance, now) {
+                self.advance(now, known, local);
+            }
         }
         let deaf = !local.is_primary() && self.set.upstream.is_some() && report.streams.is_none();
         if deaf && idle && self.upkeep.may(Kind::Resume, now) {
@@ -154,6 +166,27 @@ impl Driver {
                 instance.drop_kept().await.map_err(|e| act::told(&e))
             });
         }
+    }
+
+    /// What the primary's parameters are is in the log, and in the control file once it was replayed: asked while replay
+    /// stands still, which may be for that, and while more is set here than the group wants, which may be over.
+    fn look_at_floors(&mut self, now: Duration, spec: &GroupSpec) {
+        let status = self.status();
+        let paused = status
+            .and_then(|s| self.present_look(&s))
+            .is_some_and(|l| l.probe.paused);
+        let control = self.disk.as_ref().and_then(|d| d.control.as_ref());
+        let more = control.is_some_and(|c| !floors::lower(&floors::wanted(&spec.parameters), &c.floors).is_empty());
+        if !(paused || more) || !self.upkeep.may(Kind::Floors, now) {
+            return;
+        }
+        self.upkeep.not_before.insert(Kind::Floors, now + FLOORS);
+        let (instance, events) = (self.instance.clone(), self.tx.clone());
+        self.spawn(Kind::Floors, async move {
+            let control = instance.control().await.map_err(|e| act::told(&e))?;
+            let _ = events.send(Event::Floors(control.floors)).await;
+            Ok(())
+        });
     }
 
     /// Parameters and lines of the spec are taken over once the server's own programs say that it can use them.
@@ -198,6 +231,7 @@ impl Driver {
             self.upkeep.accepted.clone(),
             settings.nodes.iter().cloned().collect::<Vec<_>>(),
             settings.slot_keep,
+            settings.least,
         );
         if self.upkeep.applied.as_ref() == Some(&now) || self.upkeep.running.contains_key(&Kind::Apply) {
             return;
@@ -321,6 +355,7 @@ impl Driver {
             Kind::DropKept => "former directories",
             Kind::Checkpoint => "checkpoint",
             Kind::Advance => "slots",
+            Kind::Floors => "control file",
             Kind::Resume => "replay",
         };
         match done {

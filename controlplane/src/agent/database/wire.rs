@@ -83,6 +83,7 @@ fn primary(p: &ha_core::database::local::PrimaryReport) -> v1::PrimaryReport {
         granted_by: p.grantable.iter().cloned().collect(),
         probe_ms: None,
         redo_lsn: p.redo.map(|l| l.0),
+        oldest_lsn: p.oldest.map(|l| l.0),
     }
 }
 
@@ -91,6 +92,16 @@ pub(crate) fn branch(b: &Branch) -> v1::Branch {
         epoch: b.epoch,
         timeline: b.timeline,
         fork_lsn: b.fork.0,
+    }
+}
+
+pub(super) fn setting(s: &crate::postgres::probe::Setting) -> v1::Setting {
+    v1::Setting {
+        name: s.name.clone(),
+        value: s.value.clone(),
+        source: s.source.clone(),
+        boot_value: s.boot_value.clone().unwrap_or_default(),
+        restart: s.restart,
     }
 }
 

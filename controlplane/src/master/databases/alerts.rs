@@ -93,7 +93,10 @@ fn of_group(g: &v1::Group, wall_ms: i64) -> Vec<Alert> {
                 raise(
                     format!("instance/{node}"),
                     Severity::Warning,
-                    format!("group {name}: the standby on {node} {word}"),
+                    match i.detail.as_str() {
+                        "" => format!("group {name}: the standby on {node} {word}"),
+                        why => format!("group {name}: the standby on {node} {word}: {why}"),
+                    },
                     status,
                 );
             }

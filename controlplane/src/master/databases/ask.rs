@@ -1,12 +1,14 @@
 //! Questions that only the master can answer: history, explanations, what is configured, what a failover would lose.
 
-use ha_core::database::{GroupState, Phase, durability, group};
+use std::collections::BTreeMap;
+
+use ha_core::database::{GroupSpec, GroupState, Phase, durability, group};
 use ha_proto::v1;
 use tokio::sync::oneshot;
 
 use super::super::Master;
 use super::super::requests::Failed;
-use super::{show, spec};
+use super::{show, spec, wire};
 use crate::error::ApiError;
 use crate::postgres::conf::parameters;
 
@@ -40,6 +42,32 @@ fn refused<T>(answer: Result<T, Failed>) -> Result<T, ApiError> {
         Failed::Refused(e) => e,
         Failed::Fatal(e) => ApiError::new(&ha_proto::codes::INTERNAL, e.to_string()),
     })
+}
+
+/// Parameters of one server beyond these are dropped.
+const MAX_SETTINGS: usize = 2000;
+
+/// Who set a parameter, by what PostgreSQL says of where its value is from.
+fn source(parameter: &str, told: &str, spec: &GroupSpec) -> &'static str {
+    let named = |n: &String| n.eq_ignore_ascii_case(parameter);
+    match told {
+        "alter system" => "alter system",
+        _ if spec.parameters.keys().any(named) => "spec",
+        "configuration file" | "command line" => "had",
+        "" if parameters::reserved(parameter).is_some() => "had",
+        _ => "default",
+    }
+}
+
+fn in_force_of(s: &v1::Setting, spec: &GroupSpec) -> v1::ParameterStatus {
+    v1::ParameterStatus {
+        name: wire::line(&s.name),
+        value: wire::line(&s.value),
+        source: source(&s.name, &s.source, spec).to_owned(),
+        needs_restart: s.restart,
+        boot_value: wire::line(&s.boot_value),
+        ..v1::ParameterStatus::default()
+    }
 }
 
 impl Master<'_> {
@@ -129,32 +157,30 @@ impl Master<'_> {
 
     fn config(&self, r: &v1::GetConfigRequest) -> Result<v1::GroupConfig, Failed> {
         let name = self.group_named(&r.group)?;
-        let (spec, _) = self.group_parts(&name)?;
-        let instances = self.databases.groups.get(&name).map(|g| &g.instances);
-        let mut all: std::collections::BTreeMap<String, v1::ParameterStatus> = spec
-            .parameters
-            .iter()
-            .map(|(n, value)| {
-                let status = v1::ParameterStatus {
-                    name: n.clone(),
+        let (spec, record) = self.group_parts(&name)?;
+        let known = self.databases.groups.get(&name);
+        let primary = record.primary.as_ref();
+        let in_force = known.and_then(|g| g.settings.get(primary?)).into_iter().flatten();
+        let mut all: BTreeMap<String, v1::ParameterStatus> = in_force
+            .take(MAX_SETTINGS)
+            .map(|s| (s.name.clone(), in_force_of(s, &spec)))
+            .collect();
+        // What no server has told of yet.
+        for (parameter, value) in &spec.parameters {
+            all.entry(parameter.to_ascii_lowercase())
+                .or_insert_with(|| v1::ParameterStatus {
+                    name: parameter.clone(),
                     value: value.clone(),
                     source: "spec".to_owned(),
                     ..v1::ParameterStatus::default()
-                };
-                (n.clone(), status)
-            })
-            .collect();
-        for (node, i) in instances.into_iter().flatten() {
+                });
+        }
+        for (node, i) in known.into_iter().flat_map(|g| &g.instances) {
             for p in i.wire.pending_restart.iter().take(100) {
                 let status = all.entry(p.parameter.clone()).or_insert_with(|| v1::ParameterStatus {
                     name: p.parameter.clone(),
                     value: p.current.clone(),
-                    source: if parameters::reserved(&p.parameter).is_some() {
-                        "had"
-                    } else {
-                        "default"
-                    }
-                    .to_owned(),
+                    source: source(&p.parameter, "", &spec).to_owned(),
                     ..v1::ParameterStatus::default()
                 });
                 status.needs_restart = true;

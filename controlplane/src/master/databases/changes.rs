@@ -223,6 +223,8 @@ impl Master<'_> {
                     .into(),
             );
         }
+        let one = (!r.node.is_empty()).then_some(r.node.as_str());
+        let lowers = self.lowers(&name, &record, one);
         let instances = self.databases.groups.get(&name).map(|g| &g.instances);
         let mut targets = std::collections::BTreeMap::new();
         for node in record.instances.keys() {
@@ -237,7 +239,8 @@ impl Master<'_> {
                         .into(),
                 );
             };
-            if !r.pending_only || !i.wire.pending_restart.is_empty() {
+            let follows = !lowers.is_empty() && self.above(&name, node);
+            if !r.pending_only || !i.wire.pending_restart.is_empty() || follows {
                 targets.insert(node.clone(), i.report.incarnation);
             }
         }
@@ -253,7 +256,14 @@ impl Master<'_> {
                 .filter(|n| record.primary.as_ref() != Some(n))
                 .map(|n| format!("{n} restarted"))
                 .collect();
-            if let Some(primary) = record.primary.as_ref().filter(|p| targets.contains_key(*p)) {
+            let primary = record.primary.as_ref().filter(|p| targets.contains_key(*p));
+            if let Some(primary) = primary.filter(|_| !lowers.is_empty()) {
+                let what = lowers.join(", ");
+                plan.insert(
+                    0,
+                    format!("{primary} restarted in place, before its standbys: {what} lowered"),
+                );
+            } else if let Some(primary) = primary {
                 plan.push(format!("switchover, then {primary} follows the new primary"));
             }
             return planned(plan, self.store.revision());
@@ -261,6 +271,7 @@ impl Master<'_> {
         let what = DatabaseOperation::Restart {
             targets,
             rolling: r.rolling,
+            lowers,
         };
         self.begin(caller, &name, what, &options, text).await
     }

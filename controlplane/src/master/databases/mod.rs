@@ -47,6 +47,7 @@ pub(super) struct Told {
     instances: Vec<v1::InstanceReport>,
     proxies: Vec<v1::ProxyReport>,
     removed: Vec<String>,
+    settings: Vec<v1::GroupSettings>,
     first: bool,
 }
 
@@ -57,6 +58,7 @@ impl Told {
             instances: std::mem::take(&mut report.instances),
             proxies: std::mem::take(&mut report.proxies),
             removed: std::mem::take(&mut report.removed_instances),
+            settings: std::mem::take(&mut report.settings),
             first: report.first,
         }
     }
@@ -79,6 +81,8 @@ struct Group {
     instances: BTreeMap<String, Instance>,
     /// What nodes say is wrong that cannot tell of an instance yet.
     unread: BTreeMap<String, Vec<String>>,
+    /// Parameters in force, by the node that was primary when it told of them.
+    settings: BTreeMap<String, Vec<v1::Setting>>,
     /// Something changed that a decision may depend on.
     due: bool,
     /// When to decide though nothing changed.
@@ -187,9 +191,15 @@ impl Master<'_> {
             };
             group.instances.insert(node.to_owned(), instance);
         }
+        for told in told.settings {
+            if let Some(group) = self.databases.groups.get_mut(&told.group) {
+                group.settings.insert(node.to_owned(), told.settings);
+            }
+        }
         for (name, group) in &mut self.databases.groups {
             if told.removed.contains(name) {
                 group.due |= group.instances.remove(node).is_some();
+                group.due |= group.unread.remove(node).is_some();
             }
             // An instance that is not told of is as it was, if this stream told of it; whom it heard was that long ago.
             if let Some(i) = group
@@ -249,16 +259,37 @@ impl Master<'_> {
             settled_at: self.databases.settled_at,
             sealed,
             instances: nodes.into_iter().map(|n| (n.clone(), seen(n))).collect(),
-            candidates: self.candidates(spec),
+            candidates: self.candidates(name, spec, record),
+            removed: self.removed_nodes(record),
             requests: self.group_requests(name, record),
             maintenance: self.in_maintenance(),
         }
     }
 
+    /// Nodes with an instance that are none of the cluster any more.
+    fn removed_nodes(&self, state: &GroupState) -> BTreeSet<String> {
+        let records = self.records();
+        let gone = |n: &&String| records.get(n.as_str()).is_none_or(|r| r.removed);
+        state.instances.keys().filter(gone).cloned().collect()
+    }
+
     /// The nodes that could carry an instance.
-    fn candidates(&self, spec: &GroupSpec) -> BTreeMap<String, Candidate> {
+    fn candidates(&self, name: &str, spec: &GroupSpec, state: &GroupState) -> BTreeMap<String, Candidate> {
         let records = self.records();
         let live = records.iter().filter(|(_, r)| !r.removed);
+        let zone = |node: &str| records.get(node).and_then(|r| r.spec.labels.get("zone"));
+        let crowded = |node: &str| {
+            let others = state.instances.keys().filter(|n| n.as_str() != node);
+            let same = others.filter(|n| zone(node).is_some() && zone(n) == zone(node));
+            u32::try_from(same.count()).unwrap_or(u32::MAX)
+        };
+        let taken = |node: &str| {
+            let others = self.store.groups.iter().filter(|(n, _)| n.as_str() != name);
+            others.filter_map(|(_, g)| Some((g.live()?, g.record()))).any(|(s, r)| {
+                let there = s.role_listed(node) || r.instances.contains_key(node);
+                there && s.port(node) == spec.port(node)
+            })
+        };
         let candidate = |(name, record): (&&str, &&ha_core::NodeRecord)| {
             let report = self.members.get(*name).and_then(|m| m.report.as_ref());
             let usage = report.and_then(|r| r.usage);
@@ -270,7 +301,8 @@ impl Master<'_> {
             });
             let candidate = Candidate {
                 presence: self.presence(name),
-                schedulable: !record.spec.cordoned && !record.spec.draining && installed,
+                schedulable: !record.spec.cordoned && !record.spec.draining && installed && !taken(name),
+                crowded: crowded(name),
                 load_milli: u32::try_from(busy.min(1000)).unwrap_or(1000),
             };
             ((*name).to_owned(), candidate)

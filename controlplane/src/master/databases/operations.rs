@@ -11,6 +11,7 @@ use ha_core::{DatabaseOperation, OperationKind, OperationRecord, OperationState,
 use super::super::Master;
 use super::super::store::{Draft, StoreError};
 use super::decide::{pause_ms, seconds};
+use super::restart::Restarts;
 
 /// A drain that a group refused is asked for again after this time.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -57,6 +58,9 @@ impl Master<'_> {
                     at_ms: None,
                 })
             }
+            DatabaseOperation::Restart { targets, lowers, .. } if !lowers.is_empty() => self
+                .primary_comes_down(name, targets, record)
+                .then_some(Wanted::Restart),
             DatabaseOperation::Restart { targets, .. } => self
                 .primary_is_next(name, targets, record)
                 .filter(|_| !self.restarts_in_place(name, id))
@@ -192,8 +196,9 @@ impl Master<'_> {
             let removed = stored.live().is_none();
             match what {
                 DatabaseOperation::Remove => {
-                    if !self.any_runs(name) {
-                        let text = format!("group {name} removed; its data directories are left where they are");
+                    let deletes = stored.spec.envelope.value.as_ref().is_some_and(|s| s.delete_data);
+                    if !self.any_runs(name) && !(deletes && self.any_tells(name)) {
+                        let text = removed_text(name, deletes, &self.away(&record));
                         self.succeed(&id, op, String::new(), text).await?;
                     }
                 }
@@ -215,8 +220,17 @@ impl Master<'_> {
                         self.succeed(&id, op, String::new(), text).await?;
                     }
                 }
-                DatabaseOperation::Restart { targets, rolling } => {
-                    self.advance_restart(name, &id, op, &targets, rolling, &record).await?;
+                DatabaseOperation::Restart {
+                    targets,
+                    rolling,
+                    lowers,
+                } => {
+                    let how = Restarts {
+                        targets: &targets,
+                        rolling,
+                        lowers: !lowers.is_empty(),
+                    };
+                    self.advance_restart(name, &id, op, how, &record).await?;
                 }
                 DatabaseOperation::Switchover { .. }
                 | DatabaseOperation::Failover { .. }
@@ -224,6 +238,19 @@ impl Master<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Some node that is there tells of an instance still, or of why it cannot delete it.
+    fn any_tells(&self, name: &str) -> bool {
+        let here = |n: &&String| self.members.get(*n).is_some_and(|m| m.stream.is_some());
+        let group = self.databases.groups.get(name);
+        group.is_some_and(|g| g.instances.keys().chain(g.unread.keys()).any(|n| here(&n)))
+    }
+
+    /// Nodes with an instance that do not report.
+    fn away(&self, record: &GroupState) -> Vec<String> {
+        let here = |n: &&String| self.members.get(*n).is_some_and(|m| m.stream.is_some());
+        record.instances.keys().filter(|n| !here(n)).cloned().collect()
     }
 
     /// Some instance of a group still runs, as far as its node told and is there to tell.
@@ -266,10 +293,26 @@ impl Master<'_> {
         let spec = self.store.groups.get(name).and_then(|g| g.live());
         let voteless = spec.is_some_and(|s| s.durability == ha_core::database::Durability::Async);
         match role {
-            RoleWanted::None => !record.instances.contains_key(node),
+            RoleWanted::None => {
+                let deletes = spec.is_some_and(|s| s.nodes.get(node).is_some_and(|i| i.delete_data));
+                let group = self.databases.groups.get(name);
+                let told = group.is_some_and(|g| g.instances.contains_key(node) || g.unread.contains_key(node));
+                !record.instances.contains_key(node) && !(deletes && told)
+            }
             RoleWanted::Primary => primary && record.last.as_ref().is_some_and(|l| l.done),
             RoleWanted::Sync => primary || (self.streams(name, node, record) && (votes || voteless)),
             RoleWanted::Async => primary || (self.streams(name, node, record) && !record.votes(node)),
+        }
+    }
+}
+
+fn removed_text(name: &str, deletes: bool, away: &[String]) -> String {
+    match (deletes, away) {
+        (false, _) => format!("group {name} removed; its data directories are left where they are"),
+        (true, []) => format!("group {name} removed with its data"),
+        (true, away) => {
+            let away = away.join(", ");
+            format!("group {name} removed with its data; those on {away} are deleted when it is back")
         }
     }
 }

@@ -103,6 +103,37 @@ impl Master<'_> {
         Ok(())
     }
 
+    /// The groups that list an instance on this node.
+    pub(in crate::master) fn groups_listing<'a>(&'a self, node: &'a str) -> impl Iterator<Item = &'a String> {
+        let of = self.store.groups.iter();
+        of.filter(move |(_, g)| g.live().is_some_and(|s| s.nodes.contains_key(node)))
+            .map(|(name, _)| name)
+    }
+
+    /// A node was removed from the cluster: no group lists it any more. Where a group wants so many instances, the master
+    /// chooses another node for it.
+    pub(in crate::master) async fn leave_groups(&mut self, caller: &Caller, node: &str) -> Result<(), StoreError> {
+        let names: Vec<String> = self.groups_listing(node).cloned().collect();
+        for name in names {
+            let Some(mut spec) = self.store.groups.get(&name).and_then(|g| g.live().cloned()) else {
+                continue;
+            };
+            spec.nodes.remove(node);
+            let text = format!("{node} is to be no instance any more");
+            let mut draft = Self::draft(
+                caller,
+                "db.assigned",
+                format!("db/{name}"),
+                text,
+                "the node was removed",
+            );
+            draft.request = String::new();
+            self.store_spec(&name, spec, draft).await?;
+        }
+        self.node_changed(node);
+        Ok(())
+    }
+
     /// Begins an operation on a group and answers with its id.
     pub(super) async fn begin(
         &mut self,
@@ -204,41 +235,37 @@ impl Master<'_> {
         }
         let name = self.group_named(&r.name)?;
         self.expect_revision(&format!("group {name}"), options.revision, self.group_revision(&name))?;
-        if r.delete_data {
-            return Err(
-                Refusal::new("HA0423", "data directories are not deleted over the network")
-                    .why("a group that is removed leaves its data where they are, so that it can be adopted again")
-                    .next(format!(
-                        "hactl db remove {name} --confirm {name}     then delete the directories on the nodes"
-                    ))
-                    .into(),
-            );
-        }
+        let flag = if r.delete_data { " --delete-data" } else { "" };
         if r.confirm != name && !options.dry_run {
             return Err(
                 Refusal::new("HA0423", format!("removing group {name} ends its databases"))
                     .why("its name has to be given once more")
-                    .next(format!("hactl db remove {name} --confirm {name}"))
+                    .next(format!("hactl db remove {name}{flag} --confirm {name}"))
                     .into(),
             );
         }
         let (mut spec, record) = self.group_parts(&name)?;
         let mut plan = vec![format!("group {name} removed")];
-        plan.extend(
-            record
-                .instances
-                .keys()
-                .map(|n| format!("PostgreSQL on {n} stopped; its data stay")),
-        );
+        let data = if r.delete_data {
+            "its data are deleted"
+        } else {
+            "its data stay"
+        };
+        let stops = |n: &String| format!("PostgreSQL on {n} stopped; {data}");
+        plan.extend(record.instances.keys().map(stops));
         if options.dry_run {
             return planned(plan, self.store.revision());
         }
         spec.removed = true;
+        spec.delete_data = r.delete_data;
         let mut draft = Self::draft(
             caller,
             "db.removed",
             format!("db/{name}"),
-            format!("group {name} removed"),
+            format!(
+                "group {name} removed; {}",
+                data.replace("its data", "the data of its instances")
+            ),
             &options.reason,
         );
         draft.severity = Severity::Warning;
@@ -264,7 +291,27 @@ impl Master<'_> {
         });
         listed.role = wanted.unwrap_or(listed.role);
         listed.priority = r.priority.unwrap_or(listed.priority);
+        listed.delete_data = r.delete_data && listed.role == RoleWanted::None;
         let role = listed.role;
+        if r.delete_data && role != RoleWanted::None {
+            return Err(Refusal::new("HA0009", "data are deleted with the role none alone")
+                .next(format!(
+                    "hactl db assign {} --role none --delete-data --confirm {}",
+                    r.node, r.node
+                ))
+                .into());
+        }
+        if r.delete_data && r.confirm != r.node && !options.dry_run {
+            return Err(
+                Refusal::new("HA0423", format!("the data of {name} on {} would be deleted", r.node))
+                    .why("the node's name has to be given once more")
+                    .next(format!(
+                        "hactl db assign {} --role none --delete-data --confirm {}",
+                        r.node, r.node
+                    ))
+                    .into(),
+            );
+        }
         if role == RoleWanted::Primary {
             let others = after.nodes.iter_mut().filter(|(n, _)| **n != r.node);
             for (_, other) in others.filter(|(_, i)| i.role == RoleWanted::Primary) {
@@ -289,6 +336,11 @@ impl Master<'_> {
             role_word(role),
             after.priority(&r.node)
         );
+        let text = if r.delete_data {
+            format!("{text}; its data are deleted")
+        } else {
+            text
+        };
         if open {
             self.may_switch(&name, Some(r.node.clone()), true)?;
         }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ha_core::database::floors::{self, Floors};
 use ha_core::database::local::Server;
 use ha_core::database::{GroupState, Phase};
 use ha_core::refusal::Refusal;
@@ -21,7 +22,76 @@ const LIMIT_MS: i64 = 180_000;
 /// The step that says that the primary is restarted in place.
 const IN_PLACE: &str = "is restarted in place: no other instance can take over";
 
+/// What a restart is about.
+pub(super) struct Restarts<'a> {
+    /// The incarnations that are to be replaced.
+    pub(super) targets: &'a BTreeMap<String, u64>,
+    /// One after the other.
+    pub(super) rolling: bool,
+    /// The primary is to have less than its standbys, and comes first, in place.
+    pub(super) lowers: bool,
+}
+
 impl Master<'_> {
+    /// What an instance runs with of what a standby must not have lower than its primary.
+    fn floors(&self, group: &str, node: &str) -> Option<Floors> {
+        let told = &self.databases.groups.get(group)?.instances.get(node)?.wire.floors;
+        told.as_slice().try_into().ok()
+    }
+
+    fn wanted_floors(&self, group: &str) -> Floors {
+        let spec = self.store.groups.get(group).and_then(|g| g.live());
+        spec.map_or(floors::DEFAULTS, |s| floors::wanted(&s.parameters))
+    }
+
+    /// What the primary is to have less of, if it is among those that are restarted.
+    pub(super) fn lowers(&self, group: &str, record: &GroupState, one: Option<&str>) -> Vec<String> {
+        let primary = record.primary.as_deref();
+        let concerned = primary.filter(|p| one.is_none_or(|o| o == *p));
+        let runs = concerned.and_then(|p| self.floors(group, p));
+        let lower = runs.map(|runs| floors::lower(&self.wanted_floors(group), &runs));
+        lower.into_iter().flatten().map(str::to_owned).collect()
+    }
+
+    /// It runs with more than is wanted.
+    pub(super) fn above(&self, group: &str, node: &str) -> bool {
+        let runs = self.floors(group, node);
+        runs.is_some_and(|runs| !floors::lower(&self.wanted_floors(group), &runs).is_empty())
+    }
+
+    /// It runs with less than is wanted.
+    fn below(&self, group: &str, node: &str) -> bool {
+        let runs = self.floors(group, node);
+        runs.is_some_and(|runs| !floors::lower(&runs, &self.wanted_floors(group)).is_empty())
+    }
+
+    /// What it is to come down to stands in its configuration: a standby knows what its primary has from the log alone.
+    fn is_told(&self, group: &str, node: &str) -> bool {
+        let instance = self.databases.groups.get(group).and_then(|g| g.instances.get(node));
+        let waits = |i: &super::Instance| {
+            let mut pending = i.wire.pending_restart.iter();
+            pending.any(|p| floors::NAMES.contains(&p.parameter.as_str()))
+        };
+        !self.above(group, node) || instance.is_some_and(waits)
+    }
+
+    fn left<'a>(&self, group: &str, targets: &'a BTreeMap<String, u64>, record: &GroupState) -> Vec<(&'a str, u64)> {
+        let left = targets
+            .iter()
+            .filter(|(n, old)| !self.restarted(group, n, **old, record));
+        left.map(|(n, old)| (n.as_str(), *old)).collect()
+    }
+
+    /// The primary's turn has come, where it comes before its standbys.
+    pub(super) fn primary_comes_down(&self, group: &str, targets: &BTreeMap<String, u64>, record: &GroupState) -> bool {
+        let left = self.left(group, targets, record);
+        let names: Vec<&str> = left.iter().map(|(n, _)| *n).collect();
+        let primary = record.primary.as_deref();
+        let turn = floors::turn(&names, primary, true, |n| self.below(group, n));
+        left.iter()
+            .any(|(n, old)| primary == Some(n) && turn.contains(n) && self.incarnation(group, n) == Some(*old))
+    }
+
     fn incarnation(&self, group: &str, node: &str) -> Option<u64> {
         let instance = self.databases.groups.get(group)?.instances.get(node)?;
         Some(instance.report.incarnation)
@@ -73,7 +143,8 @@ impl Master<'_> {
         let OperationKind::Database { what, .. } = &op.what else {
             return Ok(());
         };
-        let forced = matches!(what, ha_core::DatabaseOperation::Restart { rolling: false, .. });
+        let forced =
+            matches!(what, ha_core::DatabaseOperation::Restart { rolling: false, lowers, .. } if lowers.is_empty());
         if forced {
             let primary = self.store.groups.get(group).and_then(|g| g.record().primary);
             let text = format!("{} {IN_PLACE}", primary.unwrap_or_default());
@@ -91,16 +162,16 @@ impl Master<'_> {
         group: &str,
         id: &str,
         op: OperationRecord,
-        targets: &BTreeMap<String, u64>,
-        rolling: bool,
+        how: Restarts<'_>,
         record: &GroupState,
     ) -> Result<(), StoreError> {
-        let left: Vec<(String, u64)> = targets
-            .iter()
-            .filter(|(n, old)| !self.restarted(group, n, **old, record))
-            .map(|(n, old)| (n.clone(), *old))
-            .collect();
-        for node in targets.keys().filter(|n| !left.iter().any(|(l, _)| l == *n)) {
+        let Restarts {
+            targets,
+            rolling,
+            lowers,
+        } = how;
+        let left = self.left(group, targets, record);
+        for node in targets.keys().filter(|n| !left.iter().any(|(l, _)| l == n)) {
             let text = format!("{node} restarted");
             if !self.steps(id).any(|(_, t)| *t == text) {
                 self.note_step_of(id, text);
@@ -114,7 +185,7 @@ impl Master<'_> {
         }
         let begun = self.steps(id).next_back().map_or(op.created_ms, |(at, _)| *at);
         if self.wall_ms() > begun.saturating_add(LIMIT_MS) {
-            let names: Vec<&str> = left.iter().map(|(n, _)| n.as_str()).collect();
+            let names: Vec<&str> = left.iter().map(|(n, _)| *n).collect();
             let text = format!("{} did not come back in time", names.join(", "));
             self.databases.restarts.remove(id);
             return self.fail(id, op, "HA0420", text).await;
@@ -127,13 +198,20 @@ impl Master<'_> {
         if self.databases.restarts.get(id).is_some_and(|at| now < *at + AGAIN) {
             return Ok(());
         }
-        let in_place = self.restarts_in_place(group, id);
-        let may = |node: &String| record.primary.as_ref() != Some(node) || (in_place && left.len() == 1);
-        let runs = |node: &String| {
+        let in_place = !lowers && self.restarts_in_place(group, id);
+        let primary = record.primary.as_deref();
+        let names: Vec<&str> = left.iter().map(|(n, _)| *n).collect();
+        let turn = floors::turn(&names, primary, lowers, |n| self.below(group, n));
+        // The primary goes by a request of the group's: a switchover, or its own stop and start.
+        let may = |node: &str| {
+            let comes = primary != Some(node) || (in_place && left.len() == 1);
+            turn.contains(&node) && comes && (!lowers || self.is_told(group, node))
+        };
+        let runs = |node: &str| {
             let instance = self.databases.groups.get(group).and_then(|g| g.instances.get(node));
             instance.is_some_and(|i| i.report.server == Server::Running)
         };
-        let ordered: Vec<&(String, u64)> = left
+        let ordered: Vec<&(&str, u64)> = left
             .iter()
             .filter(|(n, old)| may(n) && runs(n) && self.incarnation(group, n) == Some(*old))
             .take(if rolling { 1 } else { usize::MAX })

@@ -187,6 +187,9 @@ impl Master<'_> {
         let of = nodes.into_iter().map(|n| {
             let here = self.members.get(n).is_some_and(|m| m.stream.is_some());
             let mut shown = instance(n, spec, record, told.get(n.as_str()).copied(), primary, here);
+            if shown.state() == v1::InstanceState::Disconnected && shown.detail.is_empty() {
+                shown.detail = self.starves(name, spec, record, n).unwrap_or_default();
+            }
             if let Some(errors) = unread.and_then(|u| u.get(n)) {
                 shown.detail = errors.first().cloned().unwrap_or_default();
                 shown.errors.clone_from(errors);
@@ -194,6 +197,13 @@ impl Master<'_> {
             shown
         });
         of.collect()
+    }
+
+    /// Why a standby can never stream again as it is.
+    fn starves(&self, name: &str, spec: &GroupSpec, record: &GroupState, node: &str) -> Option<String> {
+        let memory = &self.databases.groups.get(name)?.memory;
+        let observed = self.observed(name, spec, record);
+        ha_core::database::group::starved(spec, record, &observed, memory, &self.timing(), node)
     }
 
     fn problems(&self, name: &str, spec: &GroupSpec, record: &GroupState, all: &[v1::Instance]) -> Vec<String> {

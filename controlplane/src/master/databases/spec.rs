@@ -138,6 +138,7 @@ pub(super) fn read(wire: &v1::GroupSpec, before: Option<&GroupSpec>) -> Result<G
             priority: m.priority.unwrap_or(InstanceSpec::default().priority),
             port: port("port", m.port)?,
             directory: directory(&m.directory)?,
+            delete_data: false,
         };
         if nodes.insert(m.node.clone(), instance).is_some() {
             return Err(bad(format!("node {}", m.node), "it is listed twice"));
@@ -200,6 +201,7 @@ pub(super) fn read(wire: &v1::GroupSpec, before: Option<&GroupSpec>) -> Result<G
         proxy: proxy(wire.proxy.as_ref(), before)?,
         pause: None,
         removed: false,
+        delete_data: false,
     })
 }
 

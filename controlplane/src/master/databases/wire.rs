@@ -104,6 +104,7 @@ fn read_primary(p: &v1::PrimaryReport) -> PrimaryReport {
         probe_failed: p.probe_failed,
         archiver_stuck: (!p.archiver_stuck.is_empty()).then(|| line(&p.archiver_stuck)),
         redo: p.redo_lsn.map(Lsn),
+        oldest: p.oldest_lsn.map(Lsn),
         granters: p.granters.iter().take(MAX_ENTRIES).cloned().collect(),
         grantable: p.granted_by.iter().take(MAX_ENTRIES).cloned().collect(),
     }
@@ -178,6 +179,7 @@ mod tests {
                 probe_failed: true,
                 archiver_stuck: Some("disk full".into()),
                 redo: Some(Lsn(3)),
+                oldest: Some(Lsn(4)),
                 granters: ["n3".to_owned()].into(),
                 grantable: ["n4".to_owned()].into(),
             }),

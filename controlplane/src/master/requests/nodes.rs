@@ -73,10 +73,12 @@ impl Master<'_> {
         };
         let text = format!("{name} {}", what.join(", "));
         if options.dry_run {
-            return planned(
-                vec![text, format!("certificates of {name} revoked")],
-                self.store.revision(),
+            let mut plan = vec![text, format!("certificates of {name} revoked")];
+            plan.extend(
+                self.groups_listing(name)
+                    .map(|g| format!("its instance of group {g} is given up")),
             );
+            return planned(plan, self.store.revision());
         }
         // A removed node's certificate must not speak for operators any more.
         let decided =
@@ -96,6 +98,7 @@ impl Master<'_> {
         let kind = if leaving { "node.left" } else { "node.removed" };
         let draft = Self::draft(caller, kind, format!("node/{name}"), text, &options.reason);
         self.store.set_node(name, *record, draft).await?;
+        self.leave_groups(caller, name).await?;
         self.conclude(name).await?;
         self.show(name, true);
         self.stale_alerts = true;

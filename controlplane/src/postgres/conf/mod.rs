@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ha_core::database::Names;
+use ha_core::database::floors::{self, Floors};
 use ha_core::database::names::application_name;
 
 pub use self::conninfo::{Source, Upstream};
@@ -27,8 +28,6 @@ use crate::platform::{Account, let_through, private_dir, sync_parent, write_atom
 const LIMIT: Duration = Duration::from_secs(10);
 /// Longest name PostgreSQL does not cut off, in bytes; one that is cut off would match a standby of another epoch.
 const MAX_NAME: usize = 63;
-/// PostgreSQL's own values of the parameters that a standby must not have lower than its primary, and had's.
-const FLOOR_DEFAULTS: [u32; 5] = [100, 8, 24, 0, 64];
 pub(super) const HEAD: &str = "# Written by had. Changes are lost: parameters are the group's, see hactl db config.\n";
 
 /// Everything an instance's configuration follows from.
@@ -55,7 +54,7 @@ pub struct Settings {
     /// The group's parameters.
     pub parameters: BTreeMap<String, String>,
     /// Values below which those of [`FLOORS`](super::control_data::FLOORS) must not go here.
-    pub least: [u32; 5],
+    pub least: Floors,
     /// The group's lines of pg_hba.conf.
     pub hba: Vec<String>,
 }
@@ -103,7 +102,7 @@ pub struct Files {
 pub fn render(place: &Place, account: &Account, settings: &Settings) -> Result<Files> {
     let parameters = parameters::checked(&settings.parameters)?;
     let hba = access::checked(&settings.hba)?;
-    let raised = parameters::raised(&parameters, settings.least, FLOOR_DEFAULTS);
+    let raised = parameters::raised(&parameters, settings.least, floors::DEFAULTS);
     let mut all = defaults(place);
     all.extend(raised);
     let daemon = Account::own().map_err(|e| PgError::refused("the daemon's account", e.to_string()))?;

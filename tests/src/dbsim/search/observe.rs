@@ -179,6 +179,7 @@ impl Model {
                 Candidate {
                     presence: Presence::Online,
                     schedulable: true,
+                    crowded: 0,
                     load_milli: 0,
                 },
             );

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Draft;
+use super::starved::{self, Due};
 use super::view::View;
 use crate::database::durability::asks_nobody;
 use crate::database::local::{Directory, PrimaryReport};
@@ -15,7 +16,8 @@ use crate::refusal::Refusal;
 /// Brings the record's instances to what the spec wants: named ones, and as many more as `instances` asks for.
 pub(super) fn sync(view: &View<'_>) -> Option<Draft> {
     let record = view.record;
-    let wants = |n: &String| view.spec.role(n) != RoleWanted::None;
+    let removed = |n: &String| view.observed.removed.contains(n);
+    let wants = |n: &String| view.spec.role(n) != RoleWanted::None && !removed(n);
     let named = view.spec.nodes.keys().filter(|n| wants(n));
     if let Some(new) = named.clone().find(|n| !record.instances.contains_key(*n)) {
         return Some(add(view, new, false, "is listed in the group's spec"));
@@ -24,7 +26,7 @@ pub(super) fn sync(view: &View<'_>) -> Option<Draft> {
     let leaves = |n: &&String| {
         let listed = view.spec.nodes.contains_key(*n);
         let unwanted = (listed && !wants(n)) || (!listed && (!record.instances[*n].chosen || surplus(view)));
-        unwanted && record.primary.as_deref() != Some(n.as_str()) && !record.votes(n)
+        (unwanted || removed(n)) && record.primary.as_deref() != Some(n.as_str()) && !record.votes(n)
     };
     if let Some(gone) = record.instances.keys().find(leaves).cloned() {
         return Some(remove(view, &gone, "is not wanted any more"));
@@ -37,7 +39,8 @@ pub(super) fn sync(view: &View<'_>) -> Option<Draft> {
     let lost = |n: &String| {
         let absent = view.seen(n).and_then(|s| s.absent_since);
         let settled = view.now() >= view.observed.settled_at;
-        settled && absent.is_some_and(|at| view.now().saturating_sub(at) >= replace_after)
+        let absent = absent.is_some_and(|at| view.now().saturating_sub(at) >= replace_after);
+        removed(n) || (settled && absent)
     };
     let living = record.instances.keys().filter(|n| !lost(n)).count();
     if living < wanted {
@@ -45,7 +48,10 @@ pub(super) fn sync(view: &View<'_>) -> Option<Draft> {
             let unlisted = !record.instances.contains_key(*n) && !view.spec.nodes.contains_key(*n);
             unlisted && c.schedulable && c.presence == Presence::Online
         });
-        let least = free.min_by_key(|(n, c)| (c.load_milli, (*n).clone()))?.0.clone();
+        let least = free
+            .min_by_key(|(n, c)| (c.crowded, c.load_milli, (*n).clone()))?
+            .0
+            .clone();
         return Some(add(
             view,
             &least,
@@ -126,7 +132,15 @@ pub(super) fn rebuild(view: &View<'_>, primary: &PrimaryReport, decision: &mut D
         let Some(report) = view.recent(node).filter(|r| r.epoch == record.epoch) else {
             continue;
         };
-        if instance.rebuild.is_some() {
+        let starves = starved::due(view, instance, report, primary);
+        if let Some(Due::Later(why)) = &starves {
+            decision.reasons.push(why.clone());
+        }
+        let starves = match starves {
+            Some(Due::Now { why, times }) => Some((why, times)),
+            Some(Due::Later(_)) | None => None,
+        };
+        if instance.rebuild.is_some() && starves.is_none() {
             let tip = record.promotion.as_ref().map(|p| p.end.lsn).unwrap_or_default();
             let on_branch = report.log.map(|l| l.epoch) == record.lineage.last().map(|b| b.epoch);
             let caught_up = primary.flushed.get(node).is_some_and(|l| *l >= tip);
@@ -168,23 +182,31 @@ pub(super) fn rebuild(view: &View<'_>, primary: &PrimaryReport, decision: &mut D
             }
             continue;
         }
-        let (copy, why, operation) = match (asked, &report.unfit) {
-            (Some(r), _) => (true, "an operator asked for it".to_owned(), r.operation.clone()),
-            (None, Some(unfit)) => (unfit.copy, unfit.why.clone(), String::new()),
-            (None, None) => continue,
+        let (copy, why, operation) = match (asked, &report.unfit, &starves) {
+            (Some(r), _, _) => (true, "an operator asked for it".to_owned(), r.operation.clone()),
+            (None, Some(unfit), _) => (unfit.copy, unfit.why.clone(), String::new()),
+            (None, None, Some((why, _))) => (true, why.clone(), String::new()),
+            (None, None, None) => continue,
         };
+        let starves = starves.filter(|_| asked.is_none());
         let empty = matches!(report.directory, Directory::Empty);
         let stuck = view
             .memory
             .joint_since
             .map_or(Duration::ZERO, |(_, at)| view.now().saturating_sub(at));
         let past = stuck > Duration::from_millis(view.spec.limits.degrade_after_ms);
+        // One that starves has a whole log, which an older rule may count on, however long the joint lasts.
+        let past = past && starves.is_none();
         let blocked = record.joint() && record.votes(node) && !empty && !past && !view.weaken.rebuild_in_joint;
         // A voter is dropped from the rule first, where others are left to vote.
         let others = record
             .rules
             .iter()
             .all(|r| r.voters.iter().any(|v| v != node && view.may_vote(v)));
+        if let Some((why, _)) = starves.as_ref().filter(|_| blocked) {
+            let until = "it votes, and is copied afresh once the rule of durability is settled";
+            decision.reasons.push(format!("{node}: {why}; {until}"));
+        }
         if blocked
             || (record.votes(node) && !record.joint() && others && asked.is_none() && !view.weaken.rebuild_in_joint)
         {
@@ -192,6 +214,9 @@ pub(super) fn rebuild(view: &View<'_>, primary: &PrimaryReport, decision: &mut D
         }
         let mut next = record.clone();
         if let Some(i) = next.instances.get_mut(node) {
+            if let Some((_, times)) = &starves {
+                (i.starvations, i.starved_ms) = (times + 1, view.observed.now_ms);
+            }
             i.rebuild = Some(Rebuild {
                 copy,
                 why: why.clone(),
@@ -201,7 +226,12 @@ pub(super) fn rebuild(view: &View<'_>, primary: &PrimaryReport, decision: &mut D
         }
         let reason = next.reason.clone();
         let verb = if copy { "copied afresh" } else { "rewound" };
-        return Some(Draft::new(next, &reason).event("db.rebuild", Severity::Info, format!("{node} is {verb}: {why}")));
+        let (severity, again) = match starves {
+            Some((_, times)) => (Severity::Warning, starved::again(times + 1)),
+            None => (Severity::Info, String::new()),
+        };
+        let text = format!("{node} is {verb}: {why}{again}");
+        return Some(Draft::new(next, &reason).event("db.rebuild", severity, text));
     }
     None
 }

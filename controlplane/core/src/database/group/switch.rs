@@ -4,12 +4,13 @@
 //! sealed and nothing can be lost. Until the successor is named, every failure leads back to the old primary.
 
 use super::elect::successor_rule;
+use super::starved::starved;
 use super::view::{Answer, View};
 use super::{Draft, steady};
 use crate::database::lineage::{Fit, LogEnd};
 use crate::database::local::{PrimaryReport, Report};
 use crate::database::observed::{Decision, Finished, Order, Request, Wanted};
-use crate::database::record::{FailoverRecord, How, Phase, PhaseTime, Promotion, Switchover};
+use crate::database::record::{FailoverRecord, GroupState, How, Phase, PhaseTime, Promotion, Switchover};
 use crate::database::spec::{Durability, RoleWanted};
 use crate::model::Severity;
 use crate::refusal::Refusal;
@@ -27,12 +28,15 @@ pub(super) fn requested(
             let current = at_ms.is_some() || steady::newer(view).contains(r);
             at_ms
                 .is_none_or(|at| view.observed.now_ms >= at)
-                .then_some((r, to))
+                .then_some((r, to.as_deref()))
                 .filter(|_| current)
         }
+        // Its own successor.
+        Wanted::Restart if steady::newer(view).contains(r) => Some((r, Some(report.node.as_str()))),
         _ => None,
     });
     let (request, to) = due?;
+    let in_place = request.what == Wanted::Restart;
     // Right after a failover the voters are still coming back: that is waited for, not refused.
     if view.record.joint() {
         decision
@@ -40,7 +44,8 @@ pub(super) fn requested(
             .push("the switchover waits until the rule of durability is settled".to_owned());
         return None;
     }
-    let to = match successor(view, report, primary, to.as_deref()) {
+    let to = match successor(view, report, primary, to.filter(|_| !in_place)) {
+        _ if in_place => report.node.clone(),
         Ok(Some(to)) => to,
         Ok(None) => {
             let result = Ok(format!("{} is primary already", report.node));
@@ -120,6 +125,7 @@ fn successor(
                     if let Some(unfit) = &r.unfit {
                         refusal = refusal.why(unfit.why.clone());
                     }
+                    refusal.why.extend(starved(view, r, primary));
                     if let Some((task, why)) = &r.failed {
                         refusal = refusal.why(format!("{task}: {why}"));
                     }
@@ -202,8 +208,10 @@ fn stop(view: &View<'_>, request: &Request, report: &Report, to: &str) -> Draft 
         started_ms: now_ms,
         incarnation: report.incarnation,
     });
+    let in_place = to == report.node;
+    let kind = if in_place { "restart in place" } else { "switchover" };
     next.last = Some(FailoverRecord {
-        kind: "switchover".to_owned(),
+        kind: kind.to_owned(),
         from: Some(report.node.clone()),
         to: Some(to.to_owned()),
         epoch: next.epoch,
@@ -216,7 +224,11 @@ fn stop(view: &View<'_>, request: &Request, report: &Report, to: &str) -> Draft 
         }],
         ..FailoverRecord::default()
     });
-    let text = format!("switching from {} to {to}", report.node);
+    let text = if in_place {
+        format!("{to} is restarted in place")
+    } else {
+        format!("switching from {} to {to}", report.node)
+    };
     Draft::new(next, &text).event("db.switchover", Severity::Info, text)
 }
 
@@ -245,6 +257,20 @@ pub(super) fn decide(view: &View<'_>) -> Decision {
         }
         return decision;
     };
+    if to == node {
+        let mut next = in_place(view, node, proof.incarnation);
+        let at_ms = view.since_start();
+        if let Some(last) = &mut next.last {
+            last.phases.push(PhaseTime {
+                name: "stopped".to_owned(),
+                at_ms,
+            });
+        }
+        let text = format!("{node} has stopped, and is started again");
+        return Draft::new(next, &text)
+            .event("db.promoting", Severity::Info, text)
+            .decision();
+    }
     if let Some(end) = proof.log
         && let Some(report) = caught_up(view, to, end)
     {
@@ -320,29 +346,38 @@ fn name(view: &View<'_>, from: &str, successor: &Report, end: LogEnd, stopped: u
     Draft::new(next, &text).event("db.promoting", Severity::Info, text)
 }
 
+/// The stopped primary is started again where it is, in its epoch.
+fn in_place(view: &View<'_>, node: &str, stopped: u64) -> GroupState {
+    let mut next = view.record.clone();
+    next.switchover = None;
+    next.phase = Phase::Promoting;
+    next.former = Some(node.to_owned());
+    next.promotion = Some(Promotion {
+        how: How::InPlace,
+        node: node.to_owned(),
+        epoch: next.epoch,
+        lineage: next.lineage.clone(),
+        end: view.proof(node).and_then(|p| p.log).unwrap_or_default(),
+        rule: None,
+        after_stop: Some(stopped),
+    });
+    next
+}
+
 /// Back to the primary there was, in its epoch (R3: a compare-and-set from the phase that is left). One that has stopped is
 /// started again in place; one that may still be stopping is taken for running, and found stopped later if it did.
 fn back(view: &View<'_>, why: &str, stopped: Option<u64>) -> Draft {
-    let mut next = view.record.clone();
-    next.switchover = None;
+    let mut next = match (stopped, view.record.primary.as_deref()) {
+        (Some(incarnation), Some(node)) => in_place(view, node, incarnation),
+        _ => GroupState {
+            switchover: None,
+            phase: Phase::Steady,
+            ..view.record.clone()
+        },
+    };
     if let Some(last) = &mut next.last {
         last.rolled_back = Some(why.to_owned());
         last.to = next.primary.clone();
-    }
-    next.phase = Phase::Steady;
-    if let (Some(incarnation), Some(node)) = (stopped, next.primary.clone()) {
-        let end = view.proof(&node).and_then(|p| p.log);
-        next.phase = Phase::Promoting;
-        next.former = Some(node.clone());
-        next.promotion = Some(Promotion {
-            how: How::InPlace,
-            node,
-            epoch: next.epoch,
-            lineage: next.lineage.clone(),
-            end: end.unwrap_or_default(),
-            rule: None,
-            after_stop: Some(incarnation),
-        });
     }
     let text = format!("switchover rolled back: {why}");
     Draft::new(next, &text).event("db.switchover", Severity::Warning, text)

@@ -2,7 +2,9 @@
 
 mod alone;
 mod properties;
+mod replaced;
 mod returned;
+mod starved;
 
 use std::time::Duration;
 

@@ -40,6 +40,12 @@ pub(super) fn follow(s: &Situation<'_>, state: &GroupState, next: &mut MemberDec
     let again = order.is_some_and(|r| r.since_ms == local.marks.rebuilt);
     let ordered = order.filter(|_| !again || unfit.is_some());
     if ordered.is_none() && unfit.is_none() {
+        if !local.insufficient.is_empty() && state.phase == Phase::Steady && local.server == Server::Running {
+            let why = format!("{} must not be lower than the primary's", local.insufficient.join(", "));
+            next.wait(format!("starts again: {why}"));
+            stop(s, next, false, &why);
+            return;
+        }
         attach(s, upstream, next);
         return;
     }

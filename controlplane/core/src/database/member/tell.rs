@@ -82,6 +82,7 @@ fn primary(s: &Situation<'_>, state: Option<&GroupState>) -> PrimaryReport {
             .is_some_and(|since| s.now.saturating_sub(since) >= s.timing.detect),
         archiver_stuck: local.archiver_stuck.clone(),
         redo: local.redo,
+        oldest: local.oldest,
         granters: state.map(|r| r.granters.clone()).unwrap_or_default(),
         grantable: of_epoch.map(|w| w.node.clone()).collect::<Nodes>(),
     };

@@ -205,6 +205,30 @@ fn a_switchover_goes_where_it_was_asked_to() {
 }
 
 #[test]
+fn a_restart_in_place_leaves_the_primary_where_it_is() {
+    for n in 1..=3 {
+        let mut w = whole(n);
+        let was = w.state.primary.clone();
+        let incarnation = w.state.promotion.as_ref().and_then(|p| p.after_stop);
+        w.ask("op", Wanted::Restart);
+        w.until("restarted", |w| {
+            let after = w.state.promotion.as_ref().and_then(|p| p.after_stop);
+            after != incarnation && w.open().is_some()
+        });
+        w.until("whole", World::whole);
+        w.run(Duration::from_secs(1));
+        assert!(
+            matches!(w.finished.as_slice(), [f] if f.result.is_ok()),
+            "{:?}",
+            w.finished
+        );
+        assert_eq!((w.state.epoch, &w.state.primary), (1, &was));
+        let kinds: Vec<_> = w.state.last.iter().map(|l| l.kind.as_str()).collect();
+        assert_eq!(kinds, ["restart in place"]);
+    }
+}
+
+#[test]
 fn a_switchover_to_a_lost_standby_is_refused_and_one_that_loses_it_is_rolled_back() {
     let mut w = whole(3);
     let was = w.state.primary.clone().unwrap();

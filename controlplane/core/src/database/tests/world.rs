@@ -430,6 +430,7 @@ impl World {
         let candidate = Candidate {
             presence: Presence::Online,
             schedulable: true,
+            crowded: 0,
             load_milli: 0,
         };
         self.observed.candidates.insert(name.to_owned(), candidate);

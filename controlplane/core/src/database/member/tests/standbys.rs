@@ -9,6 +9,21 @@ use crate::database::names::Names;
 use crate::database::record::{How, Phase, Rebuild};
 
 #[test]
+fn one_whose_parameters_are_too_low_starts_again() {
+    let low = standby().with(|c| c.local.insufficient = vec!["max_connections".to_owned()]);
+    assert!(stops(&low.actions()));
+    assert!(
+        low.ask(crate::database::member::decide).waits[0].contains("max_connections"),
+        "{:?}",
+        low.ask(crate::database::member::decide).waits
+    );
+    // Not while something hangs on it.
+    let promoting = low.clone().with(|c| c.state.phase = Phase::Promoting);
+    assert!(!stops(&promoting.actions()));
+    assert!(matches!(low.with(down).actions().as_slice(), [Action::Start { .. }]));
+}
+
+#[test]
 fn who_follows_and_who_is_rebuilt() {
     let follow = |c: Case| c.actions();
     let to = upstream("a", 7);
