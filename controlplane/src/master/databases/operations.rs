@@ -197,7 +197,7 @@ impl Master<'_> {
             match what {
                 DatabaseOperation::Remove => {
                     let deletes = stored.spec.envelope.value.as_ref().is_some_and(|s| s.delete_data);
-                    if !self.any_runs(name) && !(deletes && self.any_tells(name)) {
+                    if !(self.any_runs(name) || deletes && self.any_tells(name)) {
                         let text = removed_text(name, deletes, &self.away(&record));
                         self.succeed(&id, op, String::new(), text).await?;
                     }
@@ -297,7 +297,7 @@ impl Master<'_> {
                 let deletes = spec.is_some_and(|s| s.nodes.get(node).is_some_and(|i| i.delete_data));
                 let group = self.databases.groups.get(name);
                 let told = group.is_some_and(|g| g.instances.contains_key(node) || g.unread.contains_key(node));
-                !record.instances.contains_key(node) && !(deletes && told)
+                !(record.instances.contains_key(node) || deletes && told)
             }
             RoleWanted::Primary => primary && record.last.as_ref().is_some_and(|l| l.done),
             RoleWanted::Sync => primary || (self.streams(name, node, record) && (votes || voteless)),

@@ -144,7 +144,7 @@ impl Master<'_> {
                 self.note_denied(d).await?;
                 self.result()
             }
-            Request::Group(change) => self.change_group(caller, change).await,
+            Request::Group(change) => Box::pin(self.change_group(caller, change)).await,
         }
     }
 
