@@ -9,7 +9,7 @@ use hactl::client::Client;
 use hactl::context::Context;
 use hactl::output::notes::Notes;
 
-use crate::fake::{Cluster, Fault};
+use crate::fake::{Cluster, Fault, refused_once};
 use crate::program::Machine;
 
 fn client(machine: &Machine, endpoints: &[String], timeout: Duration) -> Client {
@@ -145,7 +145,7 @@ async fn a_node_that_comes_back_is_found_again() {
     drop(node);
     let (again, authority) = (cluster.clone(), machine.authority.clone());
     let back = tokio::task::spawn_blocking(move || {
-        std::thread::sleep(Duration::from_millis(700));
+        refused_once(&endpoint);
         again.node_at(&authority, "n1", &endpoint)
     });
     // It answered before, so silence is an outage that is waited out.

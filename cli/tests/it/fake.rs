@@ -453,3 +453,9 @@ impl local_service_server::LocalService for Service {
         self.change("Leave", request).await
     }
 }
+
+/// Waits until somebody has come to `endpoint` and was sent away: whoever tries on does so from here.
+pub(crate) fn refused_once(endpoint: &str) {
+    let listener = std::net::TcpListener::bind(endpoint).unwrap();
+    drop(listener.accept().unwrap());
+}

@@ -8,7 +8,7 @@ use ha_proto::codes;
 use ha_proto::v1::watch_frame::Body;
 use ha_proto::v1::{AccessRole, Delta, NodeState, WatchFrame};
 
-use crate::fake::{Cluster, Fault, Node};
+use crate::fake::{Cluster, Fault, Node, refused_once};
 use crate::program::Machine;
 use crate::samples::{self, NOW};
 
@@ -101,7 +101,7 @@ fn a_wait_outlasts_a_cluster_that_is_not_there_yet() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    refused_once(&endpoint);
     let _node = cluster.node_at(&machine.authority, "n1", &endpoint);
     assert!(child.wait_with_output().unwrap().status.success());
 }

@@ -6,6 +6,7 @@ use ha_tests::netns::{End, Network, inside};
 use crate::hands::Fault;
 use crate::nothing_is_lost;
 use crate::rig::{Group, ZOOKEEPER};
+use crate::writer::Writer;
 
 /// The nodes of the group and ZooKeeper's.
 const NODES: u8 = ZOOKEEPER + 1;
@@ -48,6 +49,22 @@ fn pass(network: &Network, links: &[(End, End)]) -> Result<()> {
     links.iter().try_for_each(|(from, to)| network.pass(*from, *to))
 }
 
+/// Loses packets on these links of the primary, given from it, until another has taken over, and lets them pass again.
+async fn cut_and_healed(
+    what: &'static str,
+    network: &Network,
+    group: &Group,
+    writer: &Writer,
+    cut: impl Fn(&str) -> Vec<(End, End)>,
+) -> Result<()> {
+    let fault = Fault::begin(what, group, writer).await?;
+    let cut = cut(&fault.first);
+    lose(network, &cut)?;
+    let second = fault.succeeded(group, writer).await?;
+    pass(network, &cut)?;
+    fault.heals_under(&second, group, writer).await
+}
+
 #[test]
 fn a_primary_cut_off_from_all_or_from_its_standbys_is_succeeded() -> Result<()> {
     inside(
@@ -67,12 +84,8 @@ fn a_primary_cut_off_from_all_or_from_its_standbys_is_succeeded() -> Result<()> 
             // Who decides must hear of it: a primary with the master on its own node goes on alone, and the others with nobody.
             let master = group.others(&second).into_iter().next().unwrap_or_default();
             group.cluster.lead_at(&master).await?;
-            let fault = Fault::begin("cut off from the standbys alone", &group, &writer).await?;
-            let cut = both(&links(&group, &fault.first));
-            lose(&network, &cut)?;
-            let second = fault.succeeded(&group, &writer).await?;
-            pass(&network, &cut)?;
-            fault.heals_under(&second, &group, &writer).await?;
+            let cut = |node: &str| both(&links(&group, node));
+            cut_and_healed("cut off from the standbys alone", &network, &group, &writer, cut).await?;
             nothing_is_lost(&group, writer).await?;
             Ok(())
         },
@@ -89,19 +102,11 @@ fn a_primary_cut_off_in_one_direction_is_succeeded() -> Result<()> {
             let first = group.whole().await?;
             let writer = group.writer(&first);
 
-            let fault = Fault::begin("packets from the primary's node lost", &group, &writer).await?;
-            let cut = all_links(&group, &fault.first);
-            lose(&network, &cut)?;
-            let second = fault.succeeded(&group, &writer).await?;
-            pass(&network, &cut)?;
-            fault.heals_under(&second, &group, &writer).await?;
+            let cut = |node: &str| all_links(&group, node);
+            cut_and_healed("packets from the primary's node lost", &network, &group, &writer, cut).await?;
 
-            let fault = Fault::begin("packets to the primary's node lost", &group, &writer).await?;
-            let cut = back(&all_links(&group, &fault.first));
-            lose(&network, &cut)?;
-            let second = fault.succeeded(&group, &writer).await?;
-            pass(&network, &cut)?;
-            fault.heals_under(&second, &group, &writer).await?;
+            let cut = |node: &str| back(&all_links(&group, node));
+            cut_and_healed("packets to the primary's node lost", &network, &group, &writer, cut).await?;
             nothing_is_lost(&group, writer).await?;
             Ok(())
         },

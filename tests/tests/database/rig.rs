@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use controlplane::postgres::provision::verifier;
 use ha_proto::v1;
 use ha_tests::cluster::{Cluster, Options, Place};
@@ -244,6 +244,18 @@ impl Group {
             })
             .await?;
         Ok(group.record.unwrap_or_default().primary)
+    }
+
+    /// Kills a primary's node, sees another take over and write, and starts the node again: it must not be primary again.
+    /// Returns the new primary, with the group whole.
+    pub(crate) async fn outlives(&mut self, first: &str, writer: &Writer) -> Result<String> {
+        self.kill_node(first)?;
+        let second = self.primary_other_than(first).await?;
+        writer.wrote_more(20).await?;
+        self.cluster.node(first).start()?;
+        let whole = self.whole().await?;
+        ensure!(whole == second, "{second} became primary, and {whole} is");
+        Ok(second)
     }
 
     pub(crate) async fn switchover(&self, to: &str) -> Result<()> {

@@ -48,8 +48,8 @@ pub(super) struct Set {
 pub(super) enum Step {
     /// The mark of the refused epoch, and nobody to stream from.
     Refuse(u64, Box<Settings>),
-    /// The receiver's end.
-    EndReceiver,
+    /// The receiver's end, of this incarnation.
+    EndReceiver(u64),
     /// The promotion marker.
     MarkPromotion(u64),
     /// Configuration, and a reload if the server runs.
@@ -67,8 +67,8 @@ pub(super) enum Did {
     Done,
     /// Something on disk alone: no look would show it.
     Marked,
-    /// The receiver was seen to end, while this was in force.
-    ReceiverEnded(InForce),
+    /// The receiver of this incarnation was seen to end, while this was in force.
+    ReceiverEnded(u64, InForce),
 }
 
 /// Takes one step.
@@ -86,10 +86,10 @@ pub(super) async fn step(instance: &Instance, step: Step, clues: &Clues, running
             instance.marks.refuse_below(epoch).await?;
             configure(instance, &settings, running).await?;
         }
-        Step::EndReceiver => {
+        Step::EndReceiver(incarnation) => {
             let mut prober = Prober::new(instance.place.clone());
             let force = control::end_receiver(instance, &mut prober, END_RECEIVER).await?;
-            return Ok(Did::ReceiverEnded(force));
+            return Ok(Did::ReceiverEnded(incarnation, force));
         }
         Step::MarkPromotion(epoch) => {
             instance.marks.promote_in(epoch).await?;

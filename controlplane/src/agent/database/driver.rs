@@ -99,7 +99,7 @@ pub(super) struct Driver {
     /// The next look is due at once.
     pub(super) look_due: bool,
     /// What a step has just seen in force, for the next look.
-    pub(super) force: super::look::Seen,
+    pub(super) seen: super::look::Seen,
     pub(super) inputs: mpsc::Receiver<Input>,
     pub(super) events: mpsc::Receiver<Event>,
     pub(super) tx: mpsc::Sender<Event>,

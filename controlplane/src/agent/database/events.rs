@@ -80,10 +80,10 @@ impl Driver {
                         self.errors.remove("step");
                         self.failures = 0;
                         for did in did {
-                            if let Did::ReceiverEnded(force) = did {
-                                self.receiver_ended = self.status().map(|s| s.incarnation);
+                            if let Did::ReceiverEnded(incarnation, force) = did {
+                                self.receiver_ended = Some(incarnation);
                                 // The look that follows need not ask again: it costs the server a process.
-                                *lock(&self.force) = Some(force);
+                                *lock(&self.seen) = Some((incarnation, force));
                             }
                         }
                     }

@@ -69,42 +69,30 @@ pub(super) struct Target {
     pub(super) write: bool,
 }
 
-/// What a step of the driver has seen in force last; whoever takes it need not ask.
-pub(super) type Seen = Arc<Mutex<Option<InForce>>>;
+/// What a step of the driver has seen in force last, and of which incarnation; whoever takes it need not ask.
+pub(super) type Seen = Arc<Mutex<Option<(u64, InForce)>>>;
 
-/// Looks on and on, until nobody points at anything any more.
+/// What the looks have to do with.
 pub(super) struct Looks {
     pub(super) place: Place,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) target: watch::Receiver<Target>,
     /// Each notice begins another look at once.
     pub(super) kick: Arc<Notify>,
-    pub(super) force: Seen,
+    pub(super) seen: Seen,
     pub(super) tx: watch::Sender<Looked>,
 }
 
-impl Looks {
-    pub(super) async fn run(self) {
-        let Looks {
-            place,
-            clock,
-            mut target,
-            kick,
-            force: seen,
-            tx,
-        } = self;
-        look(&place, &*clock, &mut target, &kick, &seen, &tx).await;
-    }
-}
-
-async fn look(
-    place: &Place,
-    clock: &dyn Clock,
-    target: &mut watch::Receiver<Target>,
-    kick: &Notify,
-    seen: &Seen,
-    tx: &watch::Sender<Looked>,
-) {
+/// Looks on and on, until nobody points at anything any more.
+pub(super) async fn run(looks: Looks) {
+    let Looks {
+        place,
+        clock,
+        mut target,
+        kick,
+        seen,
+        tx,
+    } = looks;
     let mut prober = Prober::new(place.clone());
     let mut present = None;
     let (mut count, mut first) = (0u64, true);
@@ -122,7 +110,6 @@ async fn look(
             present = wanted.incarnation;
             prober.close();
             (first, details_at) = (true, None);
-            drop(lock(seen).take());
             tx.send_replace(Looked::default());
         }
         let Some(incarnation) = present else {
@@ -134,14 +121,14 @@ async fn look(
         count += 1;
         let began = clock.boottime();
         let ask_force = first || wanted.force || count.is_multiple_of(FORCE_EVERY);
-        let told = lock(seen).take();
+        let told = lock(&seen).take().filter(|(of, _)| *of == incarnation).map(|(_, f)| f);
         let last = || tx.borrow().look.as_ref().map(|l| l.force.clone());
         let force = told.or_else(|| last().filter(|_| !ask_force));
         let looked = async {
             let probe = prober.probe(LIMIT).await?;
             let force = match force {
                 Some(force) => force,
-                None => control::in_force(place, LIMIT).await?,
+                None => control::in_force(&place, LIMIT).await?,
             };
             Ok::<_, crate::postgres::PgError>((probe, force))
         };

@@ -118,16 +118,15 @@ pub(super) async fn driver(env: &Arc<Env>, group: &str, known: watch::Receiver<K
     let (writes_tx, writes) = watch::channel(Writes::default());
     let kick = Arc::new(Notify::new());
     let clock = env.clock.clone();
-    let force = look::Seen::default();
-    let looks = look::Looks {
+    let seen = look::Seen::default();
+    let looks = look::run(look::Looks {
         place: place.clone(),
         clock: clock.clone(),
         target: target_rx.clone(),
         kick: kick.clone(),
-        force: force.clone(),
+        seen: seen.clone(),
         tx: looked_tx,
-    };
-    let looks = looks.run();
+    });
     let writer = look::write(place, clock, target_rx, writes_tx);
     let helpers = vec![tokio::spawn(looks), tokio::spawn(writer)];
     let (inputs_tx, inputs) = mpsc::channel(32);
@@ -149,7 +148,7 @@ pub(super) async fn driver(env: &Arc<Env>, group: &str, known: watch::Receiver<K
         target,
         kick,
         look_due: false,
-        force,
+        seen,
         inputs,
         events,
         tx,

@@ -122,7 +122,7 @@ impl Driver {
                         Err(e) => return self.complain("step", e),
                     }
                 }
-                Action::EndReceiver => steps.push(Step::EndReceiver),
+                Action::EndReceiver => steps.push(Step::EndReceiver(local.incarnation)),
                 Action::MarkPromotion { epoch } => steps.push(Step::MarkPromotion(*epoch)),
                 Action::SetNames { names } => {
                     set.names = names.clone();
